@@ -1,0 +1,196 @@
+//! The ABI between the eBPF programs and userspace: ring-buffer records, counters, settings.
+//!
+//! `no_std` and free of dependencies, so that both sides compile the very same layout. Ids and
+//! fields are append-only; the assertions at the end fail the build when a layout moves.
+#![no_std]
+
+/// States a transition counter can tell apart. The kernel has 13 (`enum` in
+/// `include/net/tcp_states.h`, Linux 6.18); the next power of two lets the program mask an index.
+pub const STATE_SLOTS: usize = 16;
+
+/// Length of a command name in the kernel (`TASK_COMM_LEN` in `include/linux/sched.h`, Linux
+/// 6.18): 16 bytes, in words.
+pub const COMM_WORDS: usize = 2;
+
+/// An offset that the running kernel does not have: the program leaves the field at zero.
+pub const ABSENT: u32 = u32::MAX;
+
+/// [`Record::flags`]: `pid` and `comm` belong to the task that owns the socket.
+pub const OWNER: u32 = 1 << 0;
+/// [`Record::flags`]: the peer's FIN had arrived (`SOCK_DONE` was set, by `tcp_fin()`).
+pub const PEER_FIN: u32 = 1 << 1;
+/// [`Record::flags`]: `cookie`, `netns` and `error` were read from the socket itself.
+pub const FROM_SOCKET: u32 = 1 << 2;
+
+/// One TCP state transition, as the program writes it into the ring buffer.
+///
+/// Text and addresses are words, not bytes: the eBPF backend copies bytes one at a time. In memory
+/// they are what the kernel has. IPv4 addresses fill the first word.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// `CLOCK_MONOTONIC`, nanoseconds (`bpf_ktime_get_ns`).
+    pub ktime_ns: u64,
+    /// Socket cookie, the one `sock_diag` shows; 0 where the kernel could not give it.
+    pub cookie: u64,
+    /// Id of the socket's cgroup (v2 hierarchy); 0 where unknown.
+    pub cgroup_id: u64,
+    /// Command name of the owner, NUL-padded; only with [`OWNER`].
+    pub comm: [u64; COMM_WORDS],
+    /// Local address, network order.
+    pub local: [u32; 4],
+    /// Remote address, network order.
+    pub remote: [u32; 4],
+    /// Inode number of the network namespace; 0 where unknown.
+    pub netns: u32,
+    /// Process id (thread group, initial pid namespace) of the owner; only with [`OWNER`].
+    pub pid: u32,
+    /// `sk_err`: the socket's pending error as a positive errno, 0 for none.
+    pub error: u32,
+    /// [`OWNER`], [`PEER_FIN`], [`FROM_SOCKET`].
+    pub flags: u32,
+    /// Local port, host order; 0 while none is chosen.
+    pub local_port: u16,
+    /// Remote port, host order; 0 for a listener.
+    pub remote_port: u16,
+    /// Address family: `AF_INET` 2, `AF_INET6` 10.
+    pub family: u16,
+    /// State left, as the kernel numbers it.
+    pub from: u8,
+    /// State entered, as the kernel numbers it.
+    pub to: u8,
+}
+
+/// Counters of one CPU; userspace adds the CPUs up. They count every transition, whether or not
+/// the ring had room for its record.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counters {
+    /// Transitions `[from][to]`; a state number is masked to [`STATE_SLOTS`].
+    pub transitions: [[u64; STATE_SLOTS]; STATE_SLOTS],
+    /// Records lost because the ring was full.
+    pub lost: u64,
+    /// Calls for sockets of other protocols (MPTCP, SCTP, DCCP).
+    pub ignored: u64,
+}
+
+/// What userspace tells the programs before they are loaded. Frozen read-only, so the verifier
+/// takes every field for a constant: direct loads through `struct sock *` pass, and what is
+/// switched off is dead code.
+///
+/// Offsets are bytes from the start of the named structure, [`ABSENT`] where there is none.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `struct sock`: `sk_protocol`.
+    pub sk_protocol: u32,
+    /// `struct sock`: `sk_err`.
+    pub sk_err: u32,
+    /// `struct sock`: `__sk_common.skc_family`.
+    pub skc_family: u32,
+    /// `struct sock`: `__sk_common.skc_num` (host order).
+    pub skc_num: u32,
+    /// `struct sock`: `__sk_common.skc_dport` (network order).
+    pub skc_dport: u32,
+    /// `struct sock`: `__sk_common.skc_rcv_saddr`.
+    pub skc_rcv_saddr: u32,
+    /// `struct sock`: `__sk_common.skc_daddr`.
+    pub skc_daddr: u32,
+    /// `struct sock`: `__sk_common.skc_v6_rcv_saddr`.
+    pub skc_v6_rcv_saddr: u32,
+    /// `struct sock`: `__sk_common.skc_v6_daddr`.
+    pub skc_v6_daddr: u32,
+    /// `struct sock`: `__sk_common.skc_flags`, the bit set of `enum sock_flags`.
+    pub skc_flags: u32,
+    /// Bit number of `SOCK_DONE` in `skc_flags`.
+    pub sock_done_bit: u32,
+    /// `struct sock`: `__sk_common.skc_net.net`.
+    pub skc_net: u32,
+    /// `struct net`: `ns.inum`.
+    pub net_inum: u32,
+    /// `struct sock`: `sk_cgrp_data.cgroup`.
+    pub sk_cgroup: u32,
+    /// `struct cgroup`: `kn`.
+    pub cgroup_kn: u32,
+    /// `struct kernfs_node`: `id`.
+    pub kn_id: u32,
+    /// `struct tcp_sock`: `inet_conn.icsk_inet.inet_sport` (network order), which outlives the
+    /// port binding.
+    pub inet_sport: u32,
+    /// Classic tracepoint: `oldstate`.
+    pub tp_oldstate: u32,
+    /// Classic tracepoint: `newstate`.
+    pub tp_newstate: u32,
+    /// Classic tracepoint: `sport` (host order).
+    pub tp_sport: u32,
+    /// Classic tracepoint: `dport` (host order).
+    pub tp_dport: u32,
+    /// Classic tracepoint: `family`.
+    pub tp_family: u32,
+    /// Classic tracepoint: `protocol`.
+    pub tp_protocol: u32,
+    /// Classic tracepoint: size of `protocol` in bytes (1 before Linux 5.6, then 2).
+    pub tp_protocol_size: u32,
+    /// Classic tracepoint: `saddr`.
+    pub tp_saddr: u32,
+    /// Classic tracepoint: `daddr`.
+    pub tp_daddr: u32,
+    /// Classic tracepoint: `saddr_v6`.
+    pub tp_saddr_v6: u32,
+    /// Classic tracepoint: `daddr_v6`.
+    pub tp_daddr_v6: u32,
+    /// 1 where `bpf_get_socket_cookie` may be called (5.12+), else 0.
+    pub has_cookie: u32,
+    /// 1 where a child socket is complete when LISTEN -> `SYN_RECV` fires (6.15+), else 0: its
+    /// cookie is not its own yet and is left at zero.
+    pub child_is_complete: u32,
+}
+
+impl Settings {
+    /// Nothing present, nothing switched on.
+    pub const NONE: Self = Self {
+        sk_protocol: ABSENT,
+        sk_err: ABSENT,
+        skc_family: ABSENT,
+        skc_num: ABSENT,
+        skc_dport: ABSENT,
+        skc_rcv_saddr: ABSENT,
+        skc_daddr: ABSENT,
+        skc_v6_rcv_saddr: ABSENT,
+        skc_v6_daddr: ABSENT,
+        skc_flags: ABSENT,
+        sock_done_bit: 0,
+        skc_net: ABSENT,
+        net_inum: ABSENT,
+        sk_cgroup: ABSENT,
+        cgroup_kn: ABSENT,
+        kn_id: ABSENT,
+        inet_sport: ABSENT,
+        tp_oldstate: ABSENT,
+        tp_newstate: ABSENT,
+        tp_sport: ABSENT,
+        tp_dport: ABSENT,
+        tp_family: ABSENT,
+        tp_protocol: ABSENT,
+        tp_protocol_size: 0,
+        tp_saddr: ABSENT,
+        tp_daddr: ABSENT,
+        tp_saddr_v6: ABSENT,
+        tp_daddr_v6: ABSENT,
+        has_cookie: 0,
+        child_is_complete: 0,
+    };
+}
+
+const _: () = {
+    assert!(size_of::<Record>() == 96);
+    assert!(align_of::<Record>() == 8);
+    assert!(core::mem::offset_of!(Record, comm) == 24);
+    assert!(core::mem::offset_of!(Record, local) == 40);
+    assert!(core::mem::offset_of!(Record, netns) == 72);
+    assert!(core::mem::offset_of!(Record, flags) == 84);
+    assert!(core::mem::offset_of!(Record, local_port) == 88);
+    assert!(core::mem::offset_of!(Record, to) == 95);
+    assert!(size_of::<Counters>() == 8 * (STATE_SLOTS * STATE_SLOTS + 2));
+    assert!(size_of::<Settings>() == 30 * 4);
+};

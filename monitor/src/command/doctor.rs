@@ -1,0 +1,122 @@
+//! `tcplinger doctor`: everything this host must offer, all rows at once.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use super::{NO_KERNEL, NO_PRIVILEGE, netns, stdout_style};
+use crate::cli::{Color, DoctorArgs, Format};
+use crate::inventory::{StateSet, Worker, wait};
+use crate::output::{DoctorRow, Outcome, json, text};
+use crate::probe::{self, Attach, BpfLog, Finding, Options, Probe};
+
+pub(super) fn run(args: &DoctorArgs, color: Color) -> Result<ExitCode> {
+    let mut rows: Vec<DoctorRow> = probe::findings().into_iter().map(row).collect();
+    rows.push(program());
+    rows.push(inventory());
+    let mut out = io::stdout().lock();
+    match args.format {
+        Format::Json => json::write_doctor(&mut out, &rows)?,
+        Format::Text => text::write_doctor(&mut out, stdout_style(color), &rows)?,
+    }
+    out.flush()?;
+    let is_missing = |row: &DoctorRow| row.outcome == Outcome::Missing;
+    Ok(match rows.iter().find(|row| is_missing(row)) {
+        None => ExitCode::SUCCESS,
+        Some(row) if row.name == "privilege" => ExitCode::from(NO_PRIVILEGE),
+        Some(_) => ExitCode::from(NO_KERNEL),
+    })
+}
+
+fn row(finding: Finding) -> DoctorRow {
+    DoctorRow {
+        name: finding.name,
+        outcome: match finding.outcome {
+            probe::Outcome::Yes => Outcome::Ok,
+            probe::Outcome::Degraded => Outcome::Degraded,
+            probe::Outcome::No => Outcome::Missing,
+            probe::Outcome::CouldNotTell => Outcome::Unknown,
+        },
+        found: finding.found,
+        why: finding.why.to_owned(),
+        mend: finding.mend,
+    }
+}
+
+/// Loads the program for a moment, as `run` and `events` would.
+fn program() -> DoctorRow {
+    let options = Options {
+        attach: Attach::Auto,
+        ring_bytes: 1 << 16,
+        log: BpfLog::Off,
+        object: None,
+    };
+    let (outcome, found, mend) = match Probe::attach(&options) {
+        Err(error) => (Outcome::Missing, error.to_string(), None),
+        Ok(probe) => {
+            let capabilities = probe.capabilities();
+            let notes = capabilities.notes.join("; ");
+            match (capabilities.is_identifying, capabilities.program) {
+                (true, _) => (
+                    Outcome::Ok,
+                    "BTF-typed, loaded and attached".to_owned(),
+                    None,
+                ),
+                (false, program) => (
+                    Outcome::Degraded,
+                    format!("only the {program} program, without cookies: {notes}"),
+                    Some("boot Linux 5.12 or later with BTF".to_owned()),
+                ),
+            }
+        }
+    };
+    DoctorRow {
+        name: "program",
+        outcome,
+        found,
+        why: "counts every transition in the kernel; without a cookie in each event the counts \
+              come from a table walk after each change"
+            .to_owned(),
+        mend,
+    }
+}
+
+/// Walks this host's namespaces, as `status` would.
+fn inventory() -> DoctorRow {
+    let walk = || -> Result<(usize, usize, bool)> {
+        let worker = Worker::spawn()?;
+        let namespaces = netns::find(&worker, None)?;
+        let mut entered = 0;
+        let mut is_fallback = false;
+        for namespace in &namespaces {
+            let asked = namespace.clone();
+            let taken = wait(|reply| worker.snapshot(asked, StateSet::of(&[]), reply))??;
+            is_fallback |= taken.is_fallback;
+            entered += 1;
+        }
+        Ok((namespaces.len(), entered, is_fallback))
+    };
+    let (outcome, found, mend) = match walk() {
+        Err(error) => (Outcome::Missing, format!("{error:#}"), None),
+        Ok((_, entered, true)) => (
+            Outcome::Degraded,
+            format!("{entered} namespaces, through /proc/net/tcp only"),
+            Some("modprobe tcp_diag".to_owned()),
+        ),
+        Ok((_, entered, false)) => (
+            Outcome::Ok,
+            format!("sock_diag, {entered} namespaces entered"),
+            None,
+        ),
+    };
+    DoctorRow {
+        name: "inventory",
+        outcome,
+        found,
+        why: "the snapshots that find sockets older than tcplinger and correct the counts; \
+              without sock_diag they carry no cookies and cost more"
+            .to_owned(),
+        mend,
+    }
+}

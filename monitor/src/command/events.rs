@@ -1,0 +1,173 @@
+//! `tcplinger events`: every transition as it happens, with its duration.
+
+use std::io::{self, BufWriter, StdoutLock, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::{logging, netns, runtime, stdout_style, stop_signal};
+use crate::cli::{Color, EventsArgs, Format};
+use crate::config;
+use crate::daemon::monotonic;
+use crate::inventory::Worker;
+use crate::output::Clock;
+use crate::output::json::EventLines;
+use crate::output::text::EventTable;
+use crate::probe::{self, Probe};
+use crate::tcp::Transition;
+use crate::track::{Dwell, Filter};
+
+/// Transitions printed before the signals get their turn.
+const BATCH: usize = 1 << 12;
+/// Pause between two looks at the ring: short enough to look live.
+const PAUSE: Duration = Duration::from_millis(10);
+
+pub(super) fn run(args: EventsArgs, color: Color) -> Result<ExitCode> {
+    probe::ensure_privileged()?;
+    logging::start(Format::Text, color);
+    let netns = match &args.filter.netns {
+        None => None,
+        wanted => netns::find(&Worker::spawn()?, wanted.as_ref())?
+            .first()
+            .map(|namespace| namespace.inode),
+    };
+    let probe = Probe::attach(&config::program(&args.program))?;
+    for note in &probe.capabilities().notes {
+        tracing::warn!("degraded: {note}");
+    }
+    if netns.is_some() && probe.capabilities().program == "classic" {
+        bail!("the classic program does not know namespaces: leave --netns out");
+    }
+    let filter = config::filter(args.filter, netns);
+    if let Some(state) = filter.silent_state() {
+        tracing::warn!("no transition matches {state}: the kernel enters or leaves it in silence");
+    }
+    let mut printer = Printer {
+        probe,
+        lost: 0,
+        filter,
+        left: args.count,
+        dwell: Dwell::default(),
+        lines: match args.format {
+            Format::Json => Lines::Json(EventLines::default()),
+            Format::Text => Lines::Text(EventTable::new(stdout_style(color))),
+        },
+        out: BufWriter::with_capacity(1 << 16, io::stdout().lock()),
+    };
+    runtime()?.block_on(async {
+        let stop = stop_signal(args.duration)?;
+        tokio::select! {
+            ended = printer.print() => ended,
+            () = stop => Ok(()),
+        }
+    })?;
+    printer.print_waiting()?;
+    printer.out.flush()?;
+    let unknown = printer.dwell.dropped();
+    if unknown > 0 {
+        tracing::warn!(
+            sockets = unknown,
+            "too many sockets at once: these have no durations"
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Printer {
+    probe: Probe,
+    lost: u64,
+    filter: Filter,
+    /// How many to print yet; None for no limit.
+    left: Option<u64>,
+    dwell: Dwell,
+    lines: Lines,
+    out: BufWriter<StdoutLock<'static>>,
+}
+
+enum Lines {
+    Json(EventLines),
+    Text(EventTable),
+}
+
+impl Printer {
+    /// Prints until the wanted number is reached.
+    async fn print(&mut self) -> Result<()> {
+        while self.left != Some(0) {
+            let has_more = self.print_waiting()?;
+            self.out.flush()?;
+            if has_more {
+                tokio::task::yield_now().await;
+            } else {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Prints what waits in the ring, a batch at most; true when there may be more.
+    fn print_waiting(&mut self) -> Result<bool> {
+        self.note_losses()?;
+        let clock = clock();
+        let Self {
+            probe,
+            filter,
+            left,
+            dwell,
+            lines,
+            out,
+            ..
+        } = self;
+        let mut result = Ok(());
+        let has_more = probe.drain(BATCH, |transition| {
+            let after = dwell.after(transition);
+            if result.is_ok() && *left != Some(0) && filter.matches(transition) {
+                result = lines.write(out, clock, transition, after);
+                *left = left.map(|left| left - 1);
+            }
+        });
+        probe.flush_log();
+        result?;
+        Ok(has_more)
+    }
+
+    /// After a loss no socket's last transition is certain any more.
+    fn note_losses(&mut self) -> Result<()> {
+        let lost = self.probe.totals()?.lost;
+        if lost > self.lost {
+            tracing::warn!(
+                lost = lost - self.lost,
+                total = lost,
+                "events lost: the reader is too slow or --ring-size too small"
+            );
+            self.lost = lost;
+            self.dwell.forget_all();
+        }
+        Ok(())
+    }
+}
+
+impl Lines {
+    fn write(
+        &mut self,
+        out: &mut impl Write,
+        clock: Clock,
+        transition: &Transition,
+        after: Option<Duration>,
+    ) -> io::Result<()> {
+        match self {
+            Self::Json(lines) => lines.write(out, clock, transition, after),
+            Self::Text(table) => table.write(out, clock, transition, after),
+        }
+    }
+}
+
+/// From the events' clock to the wall's, as the two stand now.
+fn clock() -> Clock {
+    let wall = Duration::try_from(clock_gettime(ClockId::Realtime)).unwrap_or_default();
+    let nanos = wall.saturating_sub(monotonic()).as_nanos();
+    Clock {
+        realtime_minus_monotonic_ns: i64::try_from(nanos).unwrap_or(i64::MAX),
+    }
+}

@@ -1,0 +1,98 @@
+//! The verbs: each wires the rooms below together. What they share stands here.
+
+mod doctor;
+mod events;
+mod logging;
+mod netns;
+mod run;
+mod status;
+
+use std::io;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::{Cli, Color, Verb};
+use crate::inventory;
+use crate::output::Style;
+use crate::probe::{self, Kind};
+
+/// A failure, or findings.
+const FAILURE: u8 = 1;
+/// More privilege is needed.
+const NO_PRIVILEGE: u8 = 3;
+/// This kernel cannot do it.
+const NO_KERNEL: u8 = 4;
+
+/// Runs the verb; the exit code is 0 or says what was found.
+pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
+    match cli.verb {
+        Verb::Run(args) => run::run(&args, cli.color),
+        Verb::Events(args) => events::run(args, cli.color),
+        Verb::Status(args) => status::run(&args),
+        Verb::Doctor(args) => doctor::run(&args, cli.color),
+    }
+}
+
+/// The exit code that belongs to a failure.
+pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let code = error.chain().find_map(|cause| {
+        if let Some(error) = cause.downcast_ref::<probe::Error>() {
+            return Some(match error.kind() {
+                Kind::Privilege => NO_PRIVILEGE,
+                Kind::Kernel => NO_KERNEL,
+                Kind::Other => FAILURE,
+            });
+        }
+        let error = cause.downcast_ref::<inventory::Error>()?;
+        error.is_missing_privilege().then_some(NO_PRIVILEGE)
+    });
+    ExitCode::from(code.unwrap_or(FAILURE))
+}
+
+/// Whether all that happened is that the reader of our output has left, as `head` does.
+pub(crate) fn is_closed_stdout(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// How to colour what goes to `stream`.
+fn style(color: Color, stream: &impl io::IsTerminal) -> Style {
+    let no_color = std::env::var_os("NO_COLOR");
+    Style::decide(color.demand(), no_color.as_deref(), stream.is_terminal())
+}
+
+fn stdout_style(color: Color) -> Style {
+    style(color, &io::stdout())
+}
+
+/// One thread is enough: what takes time happens in the kernel or on the inventory's own thread.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the async runtime")
+}
+
+/// Ready at SIGINT, SIGTERM, or the end of `duration`. Call it inside the runtime.
+fn stop_signal(duration: Option<Duration>) -> Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+    Ok(async move {
+        let end = async {
+            match duration {
+                Some(duration) => tokio::time::sleep(duration).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            () = end => {}
+        }
+    })
+}

@@ -1,0 +1,104 @@
+//! `tcplinger status`: how many sockets are in which state, once.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::netns;
+use crate::cli::{Format, Netns, SourceChoice, StatusArgs};
+use crate::daemon::control::{self, Error};
+use crate::daemon::{self, summarize};
+use crate::inventory::{self, Namespace, StateSet, Worker, wait};
+use crate::output::{Escaped, json, text};
+use crate::probe;
+use crate::track::{Census, EventTotals, Scope, Snapshot, Source, Summary};
+
+pub(super) fn run(args: &StatusArgs) -> Result<ExitCode> {
+    let summary = match args.source {
+        SourceChoice::Kernel => from_kernel(args.netns.as_ref())?,
+        SourceChoice::Daemon => from_daemon(args)?,
+        SourceChoice::Auto => match from_daemon(args) {
+            Err(error) if is_absence(&error) => from_kernel(args.netns.as_ref())?,
+            result => result?,
+        },
+    };
+    let mut out = io::stdout().lock();
+    match args.format {
+        Format::Json => json::write_status(&mut out, &summary)?,
+        Format::Text => text::write_status(&mut out, &summary)?,
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn is_absence(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Error::NotRunning { .. }))
+}
+
+fn from_daemon(args: &StatusArgs) -> Result<Summary> {
+    let mut summary = control::ask(&args.control)?;
+    if let Some(wanted) = &args.netns {
+        summary.namespaces.retain(|namespace| match wanted {
+            Netns::Inode(inode) => namespace.netns == *inode,
+            Netns::Name(name) => namespace.name.as_ref() == Some(name),
+        });
+        if summary.namespaces.is_empty() {
+            let wanted = match wanted {
+                Netns::Inode(inode) => inode.to_string(),
+                Netns::Name(name) => Escaped(name).to_string(),
+            };
+            bail!("the daemon knows no network namespace {wanted}; tcplinger status lists them");
+        }
+    }
+    Ok(summary)
+}
+
+/// Walks the kernel's tables, except where its figures say that there is nothing to see.
+fn from_kernel(wanted: Option<&Netns>) -> Result<Summary> {
+    probe::ensure_privileged()?;
+    let worker = Worker::spawn()?;
+    let mut namespaces = netns::find(&worker, wanted)?;
+    let mut census = Census::default();
+    let inodes: Vec<u32> = namespaces.iter().map(|namespace| namespace.inode).collect();
+    census.cover(&inodes);
+    let mut gone = Vec::new();
+    for namespace in &namespaces {
+        match walk(&worker, namespace, &mut census) {
+            Err(inventory::Error::Gone { inode }) => gone.push(inode),
+            result => result.with_context(|| {
+                format!("cannot take the inventory of namespace {}", namespace.inode)
+            })?,
+        }
+    }
+    namespaces.retain(|namespace| !gone.contains(&namespace.inode));
+    Ok(summarize(
+        &census,
+        &namespaces,
+        Source::Kernel,
+        EventTotals::default(),
+    ))
+}
+
+fn walk(
+    worker: &Worker,
+    namespace: &Namespace,
+    census: &mut Census,
+) -> Result<(), inventory::Error> {
+    let asked = vec![namespace.clone()];
+    for (_, figures) in wait(|reply| worker.figures(asked, reply))? {
+        let figures = figures?;
+        if figures.inuse_ipv4 + figures.inuse_ipv6 + figures.minisockets == 0 {
+            return Ok(());
+        }
+    }
+    let asked = namespace.clone();
+    let taken = wait(|reply| worker.snapshot(asked, StateSet::ALL, reply))??;
+    let snapshot = Snapshot {
+        scope: Scope::ALL,
+        has_cookies: !taken.is_fallback,
+    };
+    let seen = taken.rows.iter().map(daemon::seen);
+    census.finish(namespace.inode, snapshot, seen);
+    Ok(())
+}

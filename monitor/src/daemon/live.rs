@@ -1,0 +1,123 @@
+//! The stream and the census it moves.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::output::Escaped;
+use crate::probe::Probe;
+use crate::tcp::Transition;
+use crate::track::{Census, EventTotals};
+
+/// Transitions taken before other tasks get their turn: some milliseconds' worth.
+const BATCH: usize = 1 << 15;
+/// Pauses between two looks at the ring: right after traffic, and when nothing happens.
+const PAUSE_BUSY: Duration = Duration::from_millis(5);
+const PAUSE_IDLE: Duration = Duration::from_millis(40);
+
+pub(super) struct Live {
+    probe: Probe,
+    pub(super) census: Census,
+    logs_transitions: bool,
+    totals: EventTotals,
+    /// Time of the newest transition that was applied.
+    newest_ns: u64,
+}
+
+impl Live {
+    pub(super) fn new(probe: Probe, logs_transitions: bool) -> Self {
+        Self {
+            probe,
+            census: Census::default(),
+            logs_transitions,
+            totals: EventTotals::default(),
+            newest_ns: 0,
+        }
+    }
+
+    /// Drains the ring for ever. The kernel does not wake us for each record (that is what makes
+    /// other tools slow), so this looks often while there is traffic and seldom while there is none.
+    pub(super) async fn keep_drained(live: &RefCell<Self>) {
+        loop {
+            let before = live.borrow().probe.received();
+            let has_more = live.borrow_mut().drain();
+            let has_moved = live.borrow().probe.received() != before;
+            if has_more {
+                tokio::task::yield_now().await;
+            } else {
+                tokio::time::sleep(if has_moved { PAUSE_BUSY } else { PAUSE_IDLE }).await;
+            }
+        }
+    }
+
+    /// Applies at most a batch; true when more may be waiting.
+    fn drain(&mut self) -> bool {
+        let Self {
+            probe,
+            census,
+            logs_transitions,
+            newest_ns,
+            ..
+        } = self;
+        let has_more = probe.drain(BATCH, |transition| {
+            *newest_ns = transition.ktime_ns;
+            census.apply(transition);
+            if *logs_transitions {
+                log_transition(transition);
+            }
+        });
+        probe.flush_log();
+        has_more
+    }
+
+    /// Applies everything that was there when this was called.
+    pub(super) fn drain_all(&mut self) {
+        let called_ns = u64::try_from(monotonic().as_nanos()).unwrap_or(u64::MAX);
+        while self.drain() && self.newest_ns <= called_ns {}
+    }
+
+    /// Reads the program's counters. Losses make every count suspect, and are logged.
+    pub(super) fn note_losses(&mut self) {
+        self.totals.received = self.probe.received();
+        match self.probe.totals() {
+            Ok(totals) if totals.lost > self.totals.lost => {
+                let lost = totals.lost - self.totals.lost;
+                tracing::warn!(
+                    lost,
+                    total = totals.lost,
+                    "events lost: the ring was full; recounting"
+                );
+                self.totals.lost = totals.lost;
+                self.census.suspect_all();
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!("{error:#}"),
+        }
+    }
+
+    pub(super) const fn totals(&self) -> EventTotals {
+        self.totals
+    }
+}
+
+fn log_transition(transition: &Transition) {
+    let owner = transition.owner.map(|owner| owner.comm());
+    tracing::info!(
+        netns = transition.netns,
+        cookie = transition.cookie,
+        local = %transition.local,
+        remote = %transition.remote,
+        from = %transition.from,
+        to = %transition.to,
+        continues_as = transition.continues_as().map(|handover| handover.state().name()),
+        pid = transition.owner.map(|owner| owner.pid),
+        comm = owner.as_deref().map(|comm| tracing::field::display(Escaped(comm))),
+        "transition"
+    );
+}
+
+/// `CLOCK_MONOTONIC`: the clock of the events.
+pub(crate) fn monotonic() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default()
+}

@@ -1,0 +1,79 @@
+//! The daemon: drains the program's stream into the census, holds the census to the kernel, and
+//! answers on the control socket. The one room that joins probe, inventory and track.
+
+pub(crate) mod control;
+mod live;
+mod reconcile;
+mod walks;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio::sync::mpsc;
+
+pub(crate) use live::monotonic;
+pub(crate) use walks::{seen, summarize};
+
+use crate::inventory::Worker;
+use crate::probe::{self, Probe};
+use control::Claim;
+use live::Live;
+use reconcile::Reconciler;
+
+/// What the daemon is told.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// Between two looks at the kernel's figures.
+    pub(crate) interval: Duration,
+    /// Between two log lines with the counts.
+    pub(crate) summary_every: Duration,
+    /// Log every transition.
+    pub(crate) logs_transitions: bool,
+    /// Share of one CPU for walks of the tables, 0 to 1.
+    pub(crate) walk_share: f64,
+    pub(crate) program: probe::Options,
+}
+
+/// Runs until `stop` is ready; ends with a last summary in the log.
+///
+/// # Errors
+/// The program cannot be attached, or the first look at the namespaces fails.
+pub(crate) async fn run(
+    settings: Settings,
+    claim: Claim,
+    stop: impl Future<Output = ()>,
+) -> Result<()> {
+    let probe = Probe::attach(&settings.program)?;
+    let capabilities = probe.capabilities();
+    tracing::info!(
+        program = capabilities.program,
+        ring_bytes = settings.program.ring_bytes,
+        "attached to sock:inet_sock_set_state"
+    );
+    for note in &capabilities.notes {
+        tracing::warn!("degraded: {note}");
+    }
+    let worker = Worker::spawn().context("cannot start the inventory thread")?;
+    let live = Rc::new(RefCell::new(Live::new(probe, settings.logs_transitions)));
+    let mut reconciler = Reconciler::new(Rc::clone(&live), worker, &settings);
+    let (askers, requests) = mpsc::channel(16);
+    let work = async {
+        reconciler.start().await?;
+        let listener = claim.listen()?;
+        tracing::info!(control = %claim.path().display(), "listening");
+        tokio::select! {
+            ended = reconciler.run(requests) => ended,
+            () = control::serve(listener, askers) => Ok(()),
+        }
+    };
+    let ended = tokio::select! {
+        ended = work => ended,
+        () = Live::keep_drained(&live) => Ok(()),
+        () = stop => Ok(()),
+    };
+    live.borrow_mut().drain_all();
+    reconciler.log_summary("stopped");
+    ended
+}

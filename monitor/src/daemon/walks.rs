@@ -1,0 +1,109 @@
+//! Asking the inventory thread from async code, and turning its answers into the census's words.
+
+use crate::inventory;
+use crate::inventory::{Depth, Discovery, Error, Figures, Namespace, Row, StateSet, Worker};
+use crate::tcp::{Family, State};
+use crate::track::{self, Census, EventTotals, NamespaceSummary, Scope, Seen, Source, Summary};
+use tokio::sync::oneshot;
+
+/// The inventory thread, awaited.
+#[derive(Debug)]
+pub(crate) struct Walker(Worker);
+
+impl Walker {
+    pub(crate) const fn new(worker: Worker) -> Self {
+        Self(worker)
+    }
+
+    pub(crate) async fn discover(&self, depth: Depth) -> Result<Discovery, Error> {
+        let (sender, receiver) = oneshot::channel();
+        self.0
+            .discover(depth, move |found| drop(sender.send(found)));
+        receiver.await.map_err(|_| Error::Stopped)?
+    }
+
+    /// The figures of each namespace, by inode number.
+    pub(crate) async fn figures(
+        &self,
+        namespaces: Vec<Namespace>,
+    ) -> Result<Vec<(u32, Result<track::Figures, Error>)>, Error> {
+        let (sender, receiver) = oneshot::channel();
+        self.0
+            .figures(namespaces, move |found| drop(sender.send(found)));
+        let figures = receiver.await.map_err(|_| Error::Stopped)?;
+        Ok(figures
+            .into_iter()
+            .map(|(inode, figures)| (inode, figures.map(|figures| words(&figures))))
+            .collect())
+    }
+
+    pub(crate) async fn snapshot(
+        &self,
+        namespace: Namespace,
+        scope: Scope,
+    ) -> Result<inventory::Snapshot, Error> {
+        let (sender, receiver) = oneshot::channel();
+        self.0.snapshot(namespace, states(scope), move |found| {
+            drop(sender.send(found));
+        });
+        receiver.await.map_err(|_| Error::Stopped)?
+    }
+}
+
+const fn words(figures: &Figures) -> track::Figures {
+    track::Figures {
+        full: [figures.inuse_ipv4, figures.inuse_ipv6],
+        minisockets: figures.minisockets,
+        established_or_close_wait: figures.established_or_close_wait,
+        segments_received: figures.segments_received,
+    }
+}
+
+const fn states(scope: Scope) -> StateSet {
+    if scope.full {
+        return StateSet::ALL;
+    }
+    match (scope.minisockets, scope.requests) {
+        (true, false) => StateSet::MINISOCKETS,
+        (false, true) => StateSet::of(&[State::SynRecv, State::NewSynRecv]),
+        _ => StateSet::of(&[
+            State::TimeWait,
+            State::FinWait2,
+            State::SynRecv,
+            State::NewSynRecv,
+        ]),
+    }
+}
+
+/// A snapshot's row in the census's words.
+pub(crate) const fn seen(row: &Row) -> Seen {
+    Seen {
+        cookie: row.cookie,
+        family: row.family,
+        state: row.state,
+        is_minisocket: row.is_minisocket,
+    }
+}
+
+/// The census of these namespaces as every output shows it.
+pub(crate) fn summarize(
+    census: &Census,
+    namespaces: &[Namespace],
+    source: Source,
+    events: EventTotals,
+) -> Summary {
+    Summary {
+        source,
+        namespaces: namespaces
+            .iter()
+            .map(|namespace| NamespaceSummary {
+                netns: namespace.inode,
+                name: namespace.name.clone(),
+                ipv4: census.counts(namespace.inode, Family::Ipv4),
+                ipv6: census.counts(namespace.inode, Family::Ipv6),
+            })
+            .collect(),
+        events,
+        drift: census.drift(),
+    }
+}

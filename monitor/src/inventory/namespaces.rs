@@ -1,0 +1,306 @@
+//! The network namespaces of this host, found through its processes and its mounts.
+//!
+//! One that lives on only through a descriptor or a socket somewhere is not found. No descriptor
+//! is kept, since that would keep a dead namespace alive.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::fs;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, RawDir};
+use rustix::io::Errno;
+
+use super::Error;
+
+/// The name of the first process's namespace, unless it is mounted under another.
+const HOST: &str = "host";
+/// `NET_NS_INIT_INO` in `include/uapi/linux/nsfs.h`: the initial namespace since Linux 6.18, even
+/// where the first process may not be read.
+const INITIAL: u32 = 0xEFFF_FFF9;
+
+/// A network namespace and the way into it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Namespace {
+    pub(crate) inode: u32,
+    /// File name of a bind mount (as `ip netns` makes), or `host`. Escape it before it is shown.
+    pub(crate) name: Option<String>,
+    pub(super) path: PathBuf,
+}
+
+/// How closely to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// One look at each process: its main thread's namespace.
+    Processes,
+    /// Every thread: some move on their own.
+    Threads,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Discovery {
+    /// Ordered by inode number.
+    pub(crate) namespaces: Vec<Namespace>,
+    /// Processes and threads whose namespace could not be read, for want of privilege as a rule.
+    pub(crate) unreadable: u64,
+}
+
+/// Looks for namespaces in `proc_root`. A process that ends meanwhile is passed over.
+pub(crate) fn discover(proc_root: &Path, depth: Depth) -> Result<Discovery, Error> {
+    let mountinfo = proc_root.join("self/mountinfo");
+    let mounts = fs::read(&mountinfo).map_err(Error::reading(&mountinfo))?;
+    let mut scan = Scan {
+        proc_root,
+        depth,
+        found: mounted(&mounts).map(|found| (found.inode, found)).collect(),
+        unreadable: 0,
+        link: String::new(),
+    };
+    scan.processes()
+        .map_err(|errno| Error::reading(proc_root)(errno.into()))?;
+    Ok(Discovery {
+        namespaces: scan.found.into_values().collect(),
+        unreadable: scan.unreadable,
+    })
+}
+
+/// The namespaces bind-mounted somewhere, from /proc/self/mountinfo (`man 5 proc_pid_mountinfo`).
+fn mounted(mountinfo: &[u8]) -> impl Iterator<Item = Namespace> {
+    mountinfo.split(|byte| *byte == b'\n').filter_map(|line| {
+        let mut words = line.split(|byte| *byte == b' ');
+        let inode = parse_link(words.nth(3)?)?;
+        let path = PathBuf::from(unescape(words.next()?));
+        words.find(|word| *word == b"-")?;
+        // The path of a mount whose file was deleted leads nowhere, or elsewhere.
+        if words.next()? != b"nsfs" || path.as_os_str().as_bytes().ends_with(b"//deleted") {
+            return None;
+        }
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
+        Some(Namespace { inode, name, path })
+    })
+}
+
+/// Undoes `mangle_path()` (`fs/seq_file.c`): `\040` is a space.
+fn unescape(mut word: &[u8]) -> OsString {
+    let mut plain = Vec::with_capacity(word.len());
+    while let Some((first, rest)) = word.split_first() {
+        let digits = rest
+            .first_chunk::<3>()
+            .and_then(|digits| str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) if *first == b'\\' => {
+                plain.push(byte);
+                word = rest.get(3..).unwrap_or_default();
+            }
+            _ => {
+                plain.push(*first);
+                word = rest;
+            }
+        }
+    }
+    OsString::from_vec(plain)
+}
+
+/// `net:[4026531840]` as its number.
+fn parse_link(link: &[u8]) -> Option<u32> {
+    let number = link.strip_prefix(b"net:[")?.strip_suffix(b"]")?;
+    str::from_utf8(number).ok()?.parse().ok()
+}
+
+struct Scan<'a> {
+    proc_root: &'a Path,
+    depth: Depth,
+    found: BTreeMap<u32, Namespace>,
+    unreadable: u64,
+    link: String,
+}
+
+impl Scan<'_> {
+    fn processes(&mut self) -> Result<(), Errno> {
+        let root = open_directory(rustix::fs::CWD, self.proc_root)?;
+        for_each_number(root.as_fd(), |pid| {
+            self.look(root.as_fd(), pid, |scan| scan.proc_root.join(pid));
+            if self.depth == Depth::Threads {
+                self.threads(root.as_fd(), pid);
+            }
+        })
+    }
+
+    fn threads(&mut self, root: BorrowedFd<'_>, pid: &str) {
+        let scanned = open_directory(root, Path::new(&format!("{pid}/task"))).and_then(|tasks| {
+            for_each_number(tasks.as_fd(), |tid| {
+                self.look(tasks.as_fd(), tid, |scan| {
+                    scan.proc_root.join(pid).join("task").join(tid)
+                });
+            })
+        });
+        if let Err(error) = scanned {
+            self.note(error);
+        }
+    }
+
+    /// Notes the namespace of the task whose directory is `task`, within `parent`.
+    fn look(&mut self, parent: BorrowedFd<'_>, task: &str, path: impl FnOnce(&Self) -> PathBuf) {
+        self.link.clear();
+        let mut target = [MaybeUninit::uninit(); 32];
+        let read = write!(self.link, "{task}/ns/net")
+            .map_err(|_| Errno::INVAL)
+            .and_then(|()| rustix::fs::readlinkat_raw(parent, &*self.link, &mut target));
+        match read {
+            Ok((target, _)) => match parse_link(target) {
+                Some(inode) => self.add(inode, task == "1", path),
+                None => self.unreadable += 1,
+            },
+            Err(error) => self.note(error),
+        }
+    }
+
+    fn add(&mut self, inode: u32, is_host: bool, path: impl FnOnce(&Self) -> PathBuf) {
+        if !self.found.contains_key(&inode) {
+            let path = path(self).join("ns/net");
+            let name = None;
+            self.found.insert(inode, Namespace { inode, name, path });
+        }
+        if (is_host || inode == INITIAL)
+            && let Some(host) = self.found.get_mut(&inode)
+        {
+            // Container engines mount it under names of their own (Docker: `default`).
+            host.name = Some(HOST.to_owned());
+        }
+    }
+
+    fn note(&mut self, error: Errno) {
+        let has_ended = matches!(error, Errno::NOENT | Errno::SRCH);
+        self.unreadable += u64::from(!has_ended);
+    }
+}
+
+fn open_directory(parent: impl AsFd, path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(parent, path, flags, Mode::empty())
+}
+
+/// Calls `visit` with every entry of `directory` whose name is a number.
+fn for_each_number(directory: BorrowedFd<'_>, mut visit: impl FnMut(&str)) -> Result<(), Errno> {
+    let mut buffer = [MaybeUninit::uninit(); 8192];
+    let mut entries = RawDir::new(directory, &mut buffer);
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        match entry.file_name().to_str() {
+            Ok(name) if name.bytes().all(|byte| byte.is_ascii_digit()) => visit(name),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    // Captured on Linux 6.18, after `ip netns add "a b"`; the last line is made up.
+    const MOUNTINFO: &str = "\
+22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+67 66 0:4 net:[4026532247] /run/netns/a\\040b rw shared:3 - nsfs nsfs rw
+68 66 0:4 mnt:[4026532300] /run/mnt rw - nsfs nsfs rw
+69 66 0:4 net:[4026532316] /run/netns/old//deleted rw - nsfs nsfs rw
+70 66 0:4 net:[4026532317] /net:[1] rw - tmpfs nsfs rw
+";
+
+    /// A /proc of our own, removed when dropped.
+    struct Proc(PathBuf);
+
+    impl Proc {
+        fn new(test: &str) -> Self {
+            let name = format!("tcplinger-{test}-{}", std::process::id());
+            let root = std::env::temp_dir().join(name);
+            fs::create_dir_all(root.join("self")).unwrap();
+            fs::write(root.join("self/mountinfo"), MOUNTINFO).unwrap();
+            Self(root)
+        }
+
+        fn task(&self, path: &str, inode: u32) {
+            let ns = self.0.join(path).join("ns");
+            fs::create_dir_all(&ns).unwrap();
+            symlink(format!("net:[{inode}]"), ns.join("net")).unwrap();
+        }
+
+        fn names(&self, depth: Depth) -> Vec<(u32, Option<String>)> {
+            let found = discover(&self.0, depth).unwrap().namespaces;
+            found.into_iter().map(|one| (one.inode, one.name)).collect()
+        }
+    }
+
+    impl Drop for Proc {
+        fn drop(&mut self) {
+            drop(fs::remove_dir_all(&self.0));
+        }
+    }
+
+    #[test]
+    fn mounts_and_processes_are_merged() {
+        let proc = Proc::new("merged");
+        proc.task("1", 50);
+        proc.task("7", 4_026_532_247);
+        proc.task("12", 40);
+        proc.task("12/task/12", 40);
+        proc.task("12/task/13", 60);
+        let mut expected = vec![
+            (40, None),
+            (50, Some("host".to_owned())),
+            (4_026_532_247, Some("a b".to_owned())),
+        ];
+        assert_eq!(proc.names(Depth::Processes), expected);
+        expected.insert(2, (60, None));
+        assert_eq!(proc.names(Depth::Threads), expected);
+    }
+
+    #[test]
+    fn the_hosts_own_is_called_host_whatever_else_mounts_it() {
+        let proc = Proc::new("host");
+        proc.task("1", 4_026_532_247);
+        let expected = vec![(4_026_532_247, Some("host".to_owned()))];
+        assert_eq!(proc.names(Depth::Processes), expected);
+    }
+
+    #[test]
+    fn each_namespace_has_a_way_in() {
+        let proc = Proc::new("paths");
+        proc.task("5", 50);
+        proc.task("12/task/13", 60);
+        let found = discover(&proc.0, Depth::Threads).unwrap().namespaces;
+        let paths: Vec<_> = found.into_iter().map(|one| one.path).collect();
+        let expected = [
+            proc.0.join("5/ns/net"),
+            proc.0.join("12/task/13/ns/net"),
+            PathBuf::from("/run/netns/a b"),
+        ];
+        assert_eq!(paths, expected);
+    }
+
+    #[test]
+    fn the_vanished_are_passed_over_and_the_unreadable_counted() {
+        let proc = Proc::new("unreadable");
+        fs::create_dir_all(proc.0.join("8")).unwrap();
+        fs::create_dir_all(proc.0.join("9/ns")).unwrap();
+        fs::write(proc.0.join("9/ns/net"), "no link").unwrap();
+        let found = discover(&proc.0, Depth::Threads).unwrap();
+        assert_eq!((found.namespaces.len(), found.unreadable), (1, 1));
+    }
+
+    #[test]
+    fn escapes_are_undone() {
+        assert_eq!(unescape(br"/a\040\134\9\04"), r"/a \\9\04");
+        assert_eq!(parse_link(b"net:[4026531840]"), Some(4_026_531_840));
+        assert_eq!(parse_link(b"net:[99999999999]"), None);
+        assert_eq!(parse_link(b"mnt:[4026531840]"), None);
+    }
+}

@@ -1,0 +1,70 @@
+//! One socket of a snapshot, and which states a snapshot asks for.
+
+use crate::tcp::{Family, State};
+
+/// One TCP socket as the kernel's tables show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// Socket cookie; 0 where only /proc/net could be asked.
+    pub(crate) cookie: u64,
+    /// A minisocket's substate is `TimeWait` or `FinWait2`.
+    pub(crate) state: State,
+    pub(crate) family: Family,
+    /// What is left is an `inet_timewait_sock`, not a full socket.
+    pub(crate) is_minisocket: bool,
+}
+
+const _: () = assert!(size_of::<Row>() == 16);
+
+/// How a snapshot went, beside its rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Dump {
+    /// The kernel flagged the walk as inconsistent (`NLM_F_DUMP_INTR`).
+    pub(crate) is_interrupted: bool,
+    /// Sockets left out because their state or family has a number unknown to this build.
+    pub(crate) unknown_states: u64,
+}
+
+/// A set of states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StateSet(u32);
+
+impl StateSet {
+    /// Every state but CLOSE, whose sockets are in no table.
+    pub(crate) const ALL: Self = Self(Self::of(&State::ALL).request_mask());
+    /// The states a minisocket can be in; full sockets share `FinWait2`.
+    pub(crate) const MINISOCKETS: Self = Self::of(&[State::TimeWait, State::FinWait2]);
+
+    pub(crate) const fn of(mut states: &[State]) -> Self {
+        let mut bits = 0;
+        while let [state, rest @ ..] = states {
+            bits |= 1 << (*state as u8);
+            states = rest;
+        }
+        Self(bits)
+    }
+
+    pub(crate) const fn contains(self, state: State) -> bool {
+        self.0 & (1 << (state as u8)) != 0
+    }
+
+    /// As `idiag_states`: bit n is the state numbered n. Never CLOSE, which asks for sockets that
+    /// are merely bound, too (`inet_diag_dump_icsk()` in `net/ipv4/inet_diag.c`, Linux 6.18).
+    pub(super) const fn request_mask(self) -> u32 {
+        self.0 & !(1 << (State::Close as u8))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_are_the_kernels_numbers() {
+        let set = StateSet::of(&[State::Established, State::NewSynRecv, State::Close]);
+        assert_eq!(set.request_mask(), 1 << 1 | 1 << 12);
+        assert!(set.contains(State::Close) && !set.contains(State::TimeWait));
+        assert_eq!(StateSet::ALL.request_mask(), 0b1_1111_0111_1110 & !(1 << 7));
+        assert_eq!(StateSet::MINISOCKETS.request_mask(), 1 << 6 | 1 << 5);
+    }
+}

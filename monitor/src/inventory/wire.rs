@@ -1,0 +1,312 @@
+//! `sock_diag` on the wire: requests encoded, replies decoded, nothing allocated.
+//!
+//! Layouts from `include/uapi/linux/inet_diag.h` and `netlink.h` (Linux 6.18), native byte order.
+
+use super::{Error, Row, StateSet};
+use crate::tcp::{Family, RawState, State};
+
+/// `struct nlmsghdr`.
+const HEADER: usize = 16;
+/// `struct inet_diag_msg`.
+const DIAG_MESSAGE: usize = 72;
+
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+/// `TCPDIAG_GETSOCK`: also the type of the rows that answer it.
+const TCPDIAG_GETSOCK: u16 = 18;
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+
+const NLM_F_REQUEST: u16 = 0x001;
+const NLM_F_DUMP_INTR: u16 = 0x010;
+const NLM_F_DUMP: u16 = 0x300;
+
+/// Attribute of every full socket's row, and of no other
+/// (`inet_diag_msg_attrs_fill()` in `net/ipv4/inet_diag.c`).
+const INET_DIAG_SHUTDOWN: u16 = 8;
+/// `idiag_timer` of a minisocket (`inet_twsk_diag_fill()`).
+const TIME_WAIT_TIMER: u8 = 3;
+
+/// Asks for both families in one walk: `struct inet_diag_req` and its header.
+pub(super) fn both_families_request(states: StateSet) -> [u8; 76] {
+    let mut request = [0; 76];
+    put_header(&mut request, 76, TCPDIAG_GETSOCK);
+    put(
+        &mut request,
+        HEADER + 52,
+        states.request_mask().to_ne_bytes(),
+    );
+    request
+}
+
+/// Asks for one family: `struct inet_diag_req_v2` and its header.
+pub(super) fn one_family_request(family: Family, states: StateSet) -> [u8; 72] {
+    const IPPROTO_TCP: u8 = 6;
+    let number = match family {
+        Family::Ipv4 => 2,
+        Family::Ipv6 => 10,
+    };
+    let mut request = [0; 72];
+    put_header(&mut request, 72, SOCK_DIAG_BY_FAMILY);
+    put(&mut request, HEADER, [number, IPPROTO_TCP]);
+    put(
+        &mut request,
+        HEADER + 4,
+        states.request_mask().to_ne_bytes(),
+    );
+    request
+}
+
+fn put_header(request: &mut [u8], length: u32, kind: u16) {
+    put(request, 0, length.to_ne_bytes());
+    put(request, 4, kind.to_ne_bytes());
+    put(request, 6, (NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+}
+
+fn put<const N: usize>(request: &mut [u8], at: usize, bytes: [u8; N]) {
+    if let Some(slot) = request.get_mut(at..at + N) {
+        slot.copy_from_slice(&bytes);
+    }
+}
+
+/// One netlink message of a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Message {
+    Row(Row),
+    /// A socket whose state or family has a number unknown to this build.
+    Unknown,
+    /// The end of the dump: 0, or the errno it ended with.
+    Done {
+        errno: i32,
+    },
+    /// The request was refused.
+    Refused {
+        errno: i32,
+    },
+    /// Nothing a dump consists of.
+    Other,
+}
+
+/// The messages in one datagram.
+pub(super) struct Messages<'a> {
+    rest: &'a [u8],
+    /// Some message so far carried `NLM_F_DUMP_INTR`.
+    pub(super) is_interrupted: bool,
+}
+
+impl<'a> Messages<'a> {
+    pub(super) fn new(datagram: &'a [u8]) -> Self {
+        Self {
+            rest: datagram,
+            is_interrupted: false,
+        }
+    }
+
+    fn decode_next(&mut self) -> Option<Message> {
+        let length = usize::try_from(u32_at(self.rest, 0)?).ok()?;
+        let kind = u16_at(self.rest, 4)?;
+        self.is_interrupted |= u16_at(self.rest, 6)? & NLM_F_DUMP_INTR != 0;
+        let body = self.rest.get(HEADER..length)?;
+        self.rest = self.rest.get(align(length)..).unwrap_or_default();
+        match kind {
+            TCPDIAG_GETSOCK | SOCK_DIAG_BY_FAMILY => socket(body),
+            NLMSG_DONE => Some(Message::Done {
+                errno: errno(body).unwrap_or_default(),
+            }),
+            NLMSG_ERROR => errno(body).map(|errno| Message::Refused { errno }),
+            _ => Some(Message::Other),
+        }
+    }
+}
+
+impl Iterator for Messages<'_> {
+    type Item = Result<Message, Error>;
+
+    /// After a malformed message comes nothing: where the next one starts is unknown.
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let message = self.decode_next();
+        if message.is_none() {
+            self.rest = &[];
+        }
+        Some(message.ok_or(Error::Malformed {
+            what: "it is shorter than its kind must be",
+        }))
+    }
+}
+
+/// Decodes a `struct inet_diag_msg` and its attributes.
+fn socket(body: &[u8]) -> Option<Message> {
+    let (fixed, attributes) = body.split_first_chunk::<DIAG_MESSAGE>()?;
+    let [family, state, timer, ..] = *fixed;
+    let cookie = u64::from(u32_at(fixed, 44)?) | u64::from(u32_at(fixed, 48)?) << 32;
+    let (Some(family), RawState::Known(state)) =
+        (Family::from_number(family.into()), RawState::from(state))
+    else {
+        return Some(Message::Unknown);
+    };
+    // A request reports SYN_RECV and a minisocket FIN_WAIT2 just as a full socket does.
+    let is_full = || has_attribute(attributes, INET_DIAG_SHUTDOWN);
+    let (state, is_minisocket) = match state {
+        State::TimeWait => (state, true),
+        State::FinWait2 => (state, timer == TIME_WAIT_TIMER && !is_full()),
+        State::SynRecv if !is_full() => (State::NewSynRecv, false),
+        _ => (state, false),
+    };
+    Some(Message::Row(Row {
+        cookie,
+        state,
+        family,
+        is_minisocket,
+    }))
+}
+
+fn has_attribute(mut attributes: &[u8], wanted: u16) -> bool {
+    while let (Some(length), Some(kind)) = (u16_at(attributes, 0), u16_at(attributes, 2)) {
+        if kind == wanted {
+            return true;
+        }
+        // A length below its own header would never end.
+        let step = align(usize::from(length).max(4));
+        attributes = attributes.get(step..).unwrap_or_default();
+    }
+    false
+}
+
+/// The kernel sends the negative of an errno; anything above zero is a length, not an error.
+fn errno(body: &[u8]) -> Option<i32> {
+    let code = i32::from_ne_bytes(*body.first_chunk()?);
+    Some(code.min(0).saturating_neg())
+}
+
+const fn align(length: usize) -> usize {
+    length.next_multiple_of(4)
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SHUTDOWN: [u8; 8] = [5, 0, 8, 0, 3, 0, 0, 0];
+    const MARK: [u8; 8] = [8, 0, 15, 0, 1, 2, 3, 4];
+
+    fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
+        let mut message = vec![0; HEADER];
+        let length = u32::try_from(HEADER + body.len()).unwrap();
+        put(&mut message, 0, length.to_ne_bytes());
+        put(&mut message, 4, kind.to_ne_bytes());
+        put(&mut message, 6, flags.to_ne_bytes());
+        message.extend(body);
+        message.resize(align(message.len()), 0);
+        message
+    }
+
+    fn row_message(state: u8, timer: u8, attributes: &[u8]) -> Vec<u8> {
+        let mut body = vec![0; DIAG_MESSAGE];
+        put(&mut body, 0, [2, state, timer]);
+        put(&mut body, 44, 0x0123_4567_89ab_cdef_u64.to_le_bytes());
+        body.extend(attributes);
+        message(SOCK_DIAG_BY_FAMILY, 2, &body)
+    }
+
+    fn decode(datagram: &[u8]) -> Vec<Message> {
+        Messages::new(datagram).map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn look_alikes_are_told_apart() {
+        let both = [MARK, SHUTDOWN].concat();
+        let cases: [(u8, u8, &[u8], State, bool); 7] = [
+            (1, 0, &SHUTDOWN, State::Established, false),
+            (3, 1, &SHUTDOWN, State::SynRecv, false),
+            (3, 1, &both, State::SynRecv, false),
+            (3, 1, &MARK, State::NewSynRecv, false),
+            (5, 0, &SHUTDOWN, State::FinWait2, false),
+            (5, 3, &[], State::FinWait2, true),
+            (6, 3, &[], State::TimeWait, true),
+        ];
+        for (number, timer, attributes, state, is_minisocket) in cases {
+            let row = Row {
+                cookie: 0x0123_4567_89ab_cdef,
+                state,
+                family: Family::Ipv4,
+                is_minisocket,
+            };
+            let decoded = decode(&row_message(number, timer, attributes));
+            assert_eq!(decoded, [Message::Row(row)]);
+        }
+        assert_eq!(decode(&row_message(13, 0, &SHUTDOWN)), [Message::Unknown]);
+    }
+
+    #[test]
+    fn a_datagram_holds_several_messages() {
+        let mut datagram = row_message(6, 3, &[]);
+        datagram.extend(message(NLMSG_DONE, NLM_F_DUMP_INTR, &[0; 4]));
+        let mut messages = Messages::new(&datagram);
+        assert!(matches!(messages.next(), Some(Ok(Message::Row(_)))));
+        assert!(!messages.is_interrupted);
+        let done = Message::Done { errno: 0 };
+        assert!(matches!(messages.next(), Some(Ok(message)) if message == done));
+        assert!(messages.is_interrupted);
+        assert!(messages.next().is_none());
+    }
+
+    #[test]
+    fn errors_carry_their_errno() {
+        let refused = message(NLMSG_ERROR, 0, &(-22_i32).to_ne_bytes());
+        assert_eq!(decode(&refused), [Message::Refused { errno: 22 }]);
+        let done = message(NLMSG_DONE, 2, &(-2_i32).to_ne_bytes());
+        assert_eq!(decode(&done), [Message::Done { errno: 2 }]);
+        let positive = message(NLMSG_DONE, 2, &140_i32.to_ne_bytes());
+        assert_eq!(decode(&positive), [Message::Done { errno: 0 }]);
+    }
+
+    #[test]
+    fn a_message_cut_short_is_malformed() {
+        let whole = row_message(6, 3, &[]);
+        for length in 1..whole.len() {
+            let mut messages = Messages::new(&whole[..length]);
+            assert!(matches!(
+                messages.next(),
+                Some(Err(Error::Malformed { .. }))
+            ));
+            assert!(messages.next().is_none());
+        }
+    }
+
+    #[test]
+    fn requests_have_the_kernels_layout() {
+        let states = StateSet::of(&[State::TimeWait]);
+        let mut expected = [0; 76];
+        expected[..8].copy_from_slice(&[76, 0, 0, 0, 18, 0, 1, 3]);
+        expected[68] = 1 << 6;
+        assert_eq!(both_families_request(states), expected);
+        let mut expected = [0; 72];
+        expected[..8].copy_from_slice(&[72, 0, 0, 0, 20, 0, 1, 3]);
+        expected[16..21].copy_from_slice(&[10, 6, 0, 0, 1 << 6]);
+        assert_eq!(one_family_request(Family::Ipv6, states), expected);
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_ends_without_a_panic(datagram: Vec<u8>) {
+            prop_assert!(Messages::new(&datagram).count() <= datagram.len());
+        }
+
+        #[test]
+        fn garbage_in_a_row_ends_without_a_panic(state: u8, timer: u8, attributes: Vec<u8>) {
+            prop_assert_eq!(decode(&row_message(state, timer, &attributes)).len(), 1);
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The one thread that moves between network namespaces, and what it can be asked.
+
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+
+use super::namespaces::{self, Depth, Discovery, Namespace};
+use super::visit::Home;
+use super::{Dump, Error, Figures, Row, StateSet, proc_net, sock_diag};
+
+/// The sockets of one namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    pub(crate) rows: Vec<Row>,
+    pub(crate) dump: Dump,
+    /// They come from /proc/net, without cookies: the kernel has no `tcp_diag`.
+    pub(crate) is_fallback: bool,
+    pub(crate) cost: Cost,
+}
+
+/// What a snapshot cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cost {
+    /// Time on the CPU, in the kernel or out of it.
+    pub(crate) cpu: Duration,
+    pub(crate) wall: Duration,
+}
+
+type Job = Box<dyn FnOnce(&mut Desk) + Send>;
+
+/// A handle on the thread, which answers in the order it is asked and ends with its last handle.
+///
+/// Each request names the function that takes the answer; it runs on that thread, so it should do
+/// no more than pass the answer on. It is dropped uncalled when the thread has stopped.
+#[derive(Clone, Debug)]
+pub(crate) struct Worker {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Worker {
+    /// Starts the thread in the namespace of the caller.
+    pub(crate) fn spawn() -> Result<Self, Error> {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        let home = Home::of_this_thread()?;
+        thread::Builder::new()
+            .name("inventory".to_owned())
+            .spawn(move || {
+                let text = String::new();
+                let mut desk = Desk { home, text };
+                for job in queue {
+                    job(&mut desk);
+                }
+            })
+            .map_err(|source| Error::Spawn { source })?;
+        Ok(Self { jobs })
+    }
+
+    /// Asks which namespaces there are.
+    pub(crate) fn discover(
+        &self,
+        depth: Depth,
+        reply: impl FnOnce(Result<Discovery, Error>) + Send + 'static,
+    ) {
+        self.ask(move |_| reply(namespaces::discover(Path::new("/proc"), depth)));
+    }
+
+    /// Asks for the figures of each namespace; they come with its inode number.
+    pub(crate) fn figures(
+        &self,
+        namespaces: Vec<Namespace>,
+        reply: impl FnOnce(Vec<(u32, Result<Figures, Error>)>) + Send + 'static,
+    ) {
+        self.ask(move |desk| {
+            let figures = namespaces
+                .iter()
+                .map(|namespace| (namespace.inode, desk.figures(namespace)));
+            reply(figures.collect());
+        });
+    }
+
+    /// Asks for the sockets of a namespace in any of `states`.
+    pub(crate) fn snapshot(
+        &self,
+        namespace: Namespace,
+        states: StateSet,
+        reply: impl FnOnce(Result<Snapshot, Error>) + Send + 'static,
+    ) {
+        self.ask(move |desk| reply(desk.snapshot(&namespace, states)));
+    }
+
+    fn ask(&self, job: impl FnOnce(&mut Desk) + Send + 'static) {
+        // A thread that has stopped drops the job, and the reply with it: the asker sees that.
+        drop(self.jobs.send(Box::new(job)));
+    }
+}
+
+/// Asks and waits: `wait(|reply| worker.discover(depth, reply))`.
+pub(crate) fn wait<T: Send + 'static>(
+    ask: impl FnOnce(Box<dyn FnOnce(T) + Send>),
+) -> Result<T, Error> {
+    let (sender, receiver) = mpsc::channel();
+    ask(Box::new(move |answer| drop(sender.send(answer))));
+    receiver.recv().map_err(|_| Error::Stopped)
+}
+
+/// What the thread works with.
+struct Desk {
+    home: Home,
+    text: String,
+}
+
+impl Desk {
+    fn figures(&mut self, namespace: &Namespace) -> Result<Figures, Error> {
+        let text = &mut self.text;
+        self.home.visit(namespace, || Figures::read(text))
+    }
+
+    fn snapshot(&self, namespace: &Namespace, states: StateSet) -> Result<Snapshot, Error> {
+        let meter = Meter::start();
+        let mut rows = Vec::new();
+        let (dump, is_fallback) =
+            self.home
+                .visit(namespace, || match sock_diag::dump(states, &mut rows) {
+                    Err(Error::NoTcpDiag { .. }) => {
+                        Ok((proc_net::fallback_dump(states, &mut rows)?, true))
+                    }
+                    outcome => Ok((outcome?, false)),
+                })?;
+        Ok(Snapshot {
+            rows,
+            dump,
+            is_fallback,
+            cost: meter.stop(),
+        })
+    }
+}
+
+struct Meter {
+    cpu: Duration,
+    wall: Instant,
+}
+
+impl Meter {
+    fn start() -> Self {
+        Self {
+            cpu: thread_cpu_time(),
+            wall: Instant::now(),
+        }
+    }
+
+    fn stop(&self) -> Cost {
+        Cost {
+            cpu: thread_cpu_time().saturating_sub(self.cpu),
+            wall: self.wall.elapsed(),
+        }
+    }
+}
+
+fn thread_cpu_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::tcp::State;
+
+    fn here() -> Namespace {
+        let path = Path::new("/proc/self/ns/net");
+        let inode = rustix::fs::stat(path).unwrap().st_ino;
+        Namespace {
+            inode: u32::try_from(inode).unwrap(),
+            name: None,
+            path: path.to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_own_namespace_is_found_and_visited() {
+        let _listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let worker = Worker::spawn().unwrap();
+        let found = wait(|reply| worker.discover(Depth::Threads, reply));
+        let here = here();
+        let namespaces = found.unwrap().unwrap().namespaces;
+        assert!(namespaces.iter().any(|found| found.inode == here.inode));
+
+        let states = StateSet::of(&[State::Listen]);
+        match wait(|reply| worker.snapshot(here.clone(), states, reply)).unwrap() {
+            Err(Error::NotPermitted { inode }) => assert_eq!(inode, here.inode),
+            outcome => assert!(!outcome.unwrap().rows.is_empty()),
+        }
+    }
+
+    #[test]
+    fn another_namespace_in_its_place_is_not_entered() {
+        let worker = Worker::spawn().unwrap();
+        let mut moved = here();
+        moved.inode = 1;
+        let mut missing = here();
+        missing.path = "/proc/self/ns/none".into();
+        let figures = wait(|reply| worker.figures(vec![moved, missing], reply)).unwrap();
+        assert_eq!(figures.len(), 2);
+        for (inode, outcome) in figures {
+            assert!(matches!(outcome, Err(Error::Gone { inode: gone }) if gone == inode));
+        }
+    }
+
+    #[test]
+    fn a_reply_that_never_comes_is_an_error() {
+        assert!(matches!(wait::<()>(drop), Err(Error::Stopped)));
+    }
+}

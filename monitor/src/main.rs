@@ -1,0 +1,24 @@
+//! tcplinger: counts the sockets of every TCP state on this host and shows their transitions.
+
+mod cli;
+mod command;
+mod config;
+mod daemon;
+mod inventory;
+mod output;
+mod probe;
+mod tcp;
+mod track;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    command::run(cli::parse()).unwrap_or_else(|error| {
+        if !command::is_closed_stdout(&error) {
+            // With stderr gone, too, the exit code has to do.
+            let _ = writeln!(std::io::stderr(), "tcplinger: {error:#}");
+        }
+        command::exit_code(&error)
+    })
+}

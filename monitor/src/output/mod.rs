@@ -1,0 +1,19 @@
+//! What the user reads: transitions, counts and the doctor's findings, as text and as JSON.
+//!
+//! Writes into what it is given and decides nothing; times come from the kernel's stamps, never
+//! from a clock read here.
+
+mod clock;
+mod doctor;
+mod errno;
+mod escape;
+#[cfg(test)]
+mod fixture;
+pub(crate) mod json;
+mod style;
+pub(crate) mod text;
+
+pub(crate) use clock::{Clock, Elapsed};
+pub(crate) use doctor::{DoctorRow, Outcome};
+pub(crate) use escape::Escaped;
+pub(crate) use style::Style;

@@ -1,0 +1,293 @@
+//! Text for people: one line a transition, tables of counts, the doctor's rows.
+
+use std::fmt::{self, Write as _};
+use std::io::{self, Write};
+use std::time::Duration;
+
+use super::clock::TimeOfDay;
+use super::errno::Errno;
+use super::{Clock, DoctorRow, Elapsed, Escaped, Outcome, Style};
+use crate::tcp::{Handover, Owner, RawState, State, Transition};
+use crate::track::{NamespaceSummary, Source, Summary};
+
+/// Title and width of every column but the last: those of the widest IPv4 endpoint, state, inode
+/// and pid.
+const EVENT_COLUMNS: [(&str, usize); 9] = [
+    ("TIME", 13),
+    ("PID", 7),
+    ("COMM", 15),
+    ("NETNS", 10),
+    ("LOCAL", 21),
+    ("REMOTE", 21),
+    ("FROM", 12),
+    ("-> TO", 15),
+    ("AFTER", 7),
+];
+
+const GAP: usize = 2;
+
+/// Transitions as lines under one header.
+#[derive(Debug)]
+pub(crate) struct EventTable {
+    style: Style,
+    line: Line,
+    has_header: bool,
+}
+
+impl EventTable {
+    pub(crate) const fn new(style: Style) -> Self {
+        Self {
+            style,
+            line: Line::new(),
+            has_header: false,
+        }
+    }
+
+    /// Writes one line, the first time with the header; `after` is the time spent in `from`.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub(crate) fn write(
+        &mut self,
+        out: &mut impl Write,
+        clock: Clock,
+        transition: &Transition,
+        after: Option<Duration>,
+    ) -> io::Result<()> {
+        if !self.has_header {
+            self.has_header = true;
+            for (title, _) in EVENT_COLUMNS {
+                self.line.cell(title)?;
+            }
+            self.line.finish(out)?;
+        }
+        self.cells(clock, transition, after)?;
+        self.line.finish(out)
+    }
+
+    fn cells(
+        &mut self,
+        clock: Clock,
+        seen: &Transition,
+        after: Option<Duration>,
+    ) -> io::Result<()> {
+        let comm = seen.owner.as_ref().map(Owner::comm);
+        let line = &mut self.line;
+        line.cell(TimeOfDay(clock.wall(seen.ktime_ns)))?;
+        line.cell(or_dash(seen.owner.map(|owner| owner.pid)))?;
+        line.cell(or_dash(comm.as_deref().map(Escaped)))?;
+        line.cell(or_dash(seen.netns))?;
+        line.cell(seen.local)?;
+        line.cell(seen.remote)?;
+        line.painted(self.style.of_state(seen.from), "", Capitals(seen.from))?;
+        line.painted(self.style.of_state(seen.to), "-> ", Capitals(seen.to))?;
+        line.cell(or_dash(after.map(Elapsed)))?;
+        if let Some(state) = seen.continues_as().map(Handover::state) {
+            let state = Capitals(RawState::Known(state));
+            line.cell(format_args!("continues as {state} (inferred)"))?;
+        } else if let Some(error) = seen.error.filter(|error| *error != 0) {
+            line.cell(format_args!("error {}", Errno(error)))?;
+        }
+        Ok(())
+    }
+}
+
+/// One line of cells under [`EVENT_COLUMNS`]. A cell that is too wide pushes the next ones on, until
+/// one with room to spare is back in its place.
+#[derive(Debug)]
+struct Line {
+    bytes: Vec<u8>,
+    /// Cells so far.
+    cells: usize,
+    /// Characters on the terminal so far.
+    width: usize,
+}
+
+impl Line {
+    const fn new() -> Self {
+        Self {
+            bytes: Vec::new(),
+            cells: 0,
+            width: 0,
+        }
+    }
+
+    fn cell(&mut self, content: impl fmt::Display) -> io::Result<()> {
+        self.painted(anstyle::Style::new(), "", content)
+    }
+
+    fn painted(
+        &mut self,
+        style: anstyle::Style,
+        prefix: &str,
+        content: impl fmt::Display,
+    ) -> io::Result<()> {
+        if self.cells > 0 {
+            let columns = EVENT_COLUMNS.iter().take(self.cells);
+            let start: usize = columns.map(|(_, width)| width + GAP).sum();
+            let padding = start.saturating_sub(self.width).max(GAP);
+            write!(self.bytes, "{:padding$}", "")?;
+            self.width += padding;
+        }
+        self.cells += 1;
+        write!(self.bytes, "{prefix}{style}")?;
+        let start = self.bytes.len();
+        write!(self.bytes, "{content}")?;
+        let shown = self.bytes.get(start..).unwrap_or_default();
+        let is_first_of_char = |byte: &&u8| **byte & 0xc0 != 0x80;
+        self.width += prefix.len() + shown.iter().filter(is_first_of_char).count();
+        write!(self.bytes, "{style:#}")
+    }
+
+    fn finish(&mut self, out: &mut impl Write) -> io::Result<()> {
+        self.bytes.push(b'\n');
+        let written = out.write_all(&self.bytes);
+        self.bytes.clear();
+        (self.cells, self.width) = (0, 0);
+        written
+    }
+}
+
+/// A state as RFC 9293 and `netstat` write it.
+struct Capitals(RawState);
+
+impl fmt::Display for Capitals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            RawState::Known(state) => state
+                .name()
+                .chars()
+                .try_for_each(|c| f.write_char(c.to_ascii_uppercase())),
+            RawState::Unknown(number) => write!(f, "UNKNOWN_{number}"),
+        }
+    }
+}
+
+fn or_dash(value: Option<impl fmt::Display>) -> impl fmt::Display {
+    fmt::from_fn(move |f| match &value {
+        Some(value) => value.fmt(f),
+        None => f.write_str("-"),
+    })
+}
+
+/// Writes the counts: a row for each state, then, if there are several, a row for each namespace.
+///
+/// # Errors
+/// Those of `out`.
+pub(crate) fn write_status(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
+    write_table(out, 1, &state_rows(summary))?;
+    if summary.namespaces.len() > 1 {
+        writeln!(out)?;
+        write_table(out, 2, &namespace_rows(summary))?;
+    }
+    let source = match summary.source {
+        Source::Daemon => "daemon",
+        Source::Kernel => "kernel",
+    };
+    let (events, drift) = (summary.events, summary.drift);
+    writeln!(
+        out,
+        "\nsource {source}; events {} received, {} lost; drift {drift}",
+        events.received, events.lost
+    )
+}
+
+fn state_rows(summary: &Summary) -> Vec<Vec<String>> {
+    let sockets = summary.sockets();
+    let sum = |count: &dyn Fn(&NamespaceSummary) -> u64| -> String {
+        summary
+            .namespaces
+            .iter()
+            .map(count)
+            .sum::<u64>()
+            .to_string()
+    };
+    let title = ["STATE", "TOTAL", "IPV4", "IPV6"]
+        .map(str::to_owned)
+        .to_vec();
+    let rows = sockets.iter().map(|(state, total)| {
+        vec![
+            Capitals(RawState::Known(state)).to_string(),
+            total.to_string(),
+            sum(&|namespace| namespace.ipv4.get(state)),
+            sum(&|namespace| namespace.ipv6.get(state)),
+        ]
+    });
+    std::iter::once(title).chain(rows).collect()
+}
+
+fn namespace_rows(summary: &Summary) -> Vec<Vec<String>> {
+    let all = summary.sockets();
+    let states: Vec<State> = State::ALL
+        .into_iter()
+        .filter(|state| all.get(*state) > 0)
+        .collect();
+    let mut title = vec!["NETNS".to_owned(), "NAME".to_owned()];
+    title.extend(
+        states
+            .iter()
+            .map(|state| Capitals(RawState::Known(*state)).to_string()),
+    );
+    let rows = summary.namespaces.iter().map(|namespace| {
+        let sockets = namespace.sockets();
+        let name = or_dash(namespace.name.as_deref().map(Escaped)).to_string();
+        let mut row = vec![namespace.netns.to_string(), name];
+        row.extend(states.iter().map(|state| sockets.get(*state).to_string()));
+        row
+    });
+    std::iter::once(title).chain(rows).collect()
+}
+
+/// Writes rows in columns as wide as their widest cell: the first `left` to the left, the others,
+/// numbers, to the right.
+fn write_table(out: &mut impl Write, left: usize, rows: &[Vec<String>]) -> io::Result<()> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    for row in rows {
+        let cells = row.iter().zip(&widths).enumerate();
+        let cells = cells.map(|(column, (cell, width))| {
+            if column < left {
+                format!("{cell:<width$}")
+            } else {
+                format!("{cell:>width$}")
+            }
+        });
+        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+/// Writes a line for each requirement, and for each that is not fine what it is for and what helps.
+///
+/// # Errors
+/// Those of `out`.
+pub(crate) fn write_doctor(
+    out: &mut impl Write,
+    style: Style,
+    rows: &[DoctorRow],
+) -> io::Result<()> {
+    let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
+    for row in rows {
+        let paint = style.of_outcome(row.outcome);
+        let (outcome, found) = (row.outcome.name(), Escaped(&row.found));
+        writeln!(
+            out,
+            "{paint}{outcome:<8}{paint:#}  {:<width$}  {found}",
+            row.name
+        )?;
+        if row.outcome != Outcome::Ok {
+            writeln!(out, "          needed for: {}", Escaped(&row.why))?;
+            if let Some(mend) = &row.mend {
+                writeln!(out, "          to mend: {}", Escaped(mend))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

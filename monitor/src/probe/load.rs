@@ -1,0 +1,211 @@
+//! From object to attached program: BTF-typed with a cookie, without one, or classic.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use aya::programs::{BtfTracePoint, TracePoint};
+use aya::{Btf, Ebpf, EbpfLoader, Pod};
+use monitor_ebpf::Settings;
+
+use super::{Error, format, offsets, preflight};
+
+/// Which program to attach.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Attach {
+    /// The BTF-typed one, the classic one where that fails.
+    #[default]
+    Auto,
+    Btf,
+    Classic,
+}
+
+/// How much the program itself logs through aya-log; off costs nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum BpfLog {
+    #[default]
+    Off = 0,
+    Error = 1,
+    Warn = 2,
+    Info = 3,
+    Debug = 4,
+    Trace = 5,
+}
+
+/// How to load the program.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) attach: Attach,
+    /// Size of the ring buffer in bytes: a power of two, a multiple of the page size.
+    pub(crate) ring_bytes: u32,
+    pub(crate) log: BpfLog,
+    /// An object to use in place of the built-in one.
+    pub(crate) object: Option<PathBuf>,
+}
+
+/// A program that is attached and running.
+pub(super) struct Loaded {
+    pub(super) ebpf: Ebpf,
+    /// True for the BTF-typed program.
+    pub(super) is_typed: bool,
+    pub(super) has_cookie: bool,
+    /// Why something better was not used.
+    pub(super) notes: Vec<String>,
+}
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/monitor-ebpf"));
+
+const TYPED: &str = "socket_transition";
+const CLASSIC: &str = "copied_transition";
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Frozen(Settings);
+
+// SAFETY: `Settings` is `repr(C)`, made of `u32` alone, without padding.
+unsafe impl Pod for Frozen {}
+
+/// Loads and attaches the best program this kernel takes.
+///
+/// # Errors
+/// The object cannot be read, or no program that `options` allows can be loaded and attached.
+pub(super) fn load(options: &Options) -> Result<Loaded, Error> {
+    preflight::ensure_privileged()?;
+    preflight::ensure_kernel()?;
+    lift_memlock_limit();
+    let bytes = match &options.object {
+        None => OBJECT.to_vec(),
+        Some(path) => fs::read(path).map_err(|source| Error::Read {
+            path: path.clone(),
+            source,
+        })?,
+    };
+    let typed = match options.attach {
+        Attach::Classic => return classic(options, &bytes).map(|ebpf| loaded(ebpf, Vec::new())),
+        Attach::Auto | Attach::Btf => typed(options, &bytes),
+    };
+    match typed {
+        Err(btf) if options.attach == Attach::Auto && btf.may_fall_back() => {
+            match classic(options, &bytes) {
+                Ok(ebpf) => Ok(loaded(ebpf, vec![btf.to_string()])),
+                Err(classic) => Err(Error::NoWay {
+                    btf: Box::new(btf),
+                    classic: Box::new(classic),
+                }),
+            }
+        }
+        result => result,
+    }
+}
+
+fn loaded(ebpf: Ebpf, notes: Vec<String>) -> Loaded {
+    Loaded {
+        ebpf,
+        is_typed: false,
+        has_cookie: false,
+        notes,
+    }
+}
+
+/// The BTF-typed program, without `bpf_get_socket_cookie` where the kernel does not know it there.
+fn typed(options: &Options, bytes: &[u8]) -> Result<Loaded, Error> {
+    let vmlinux = Path::new(offsets::VMLINUX);
+    if !vmlinux.exists() {
+        return Err(Error::NoBtf {
+            path: vmlinux.to_owned(),
+        });
+    }
+    let mut settings = offsets::from_btf(vmlinux)?;
+    settings.child_is_complete = preflight::child_is_complete().into();
+    let mut notes = Vec::new();
+    for has_cookie in [1, 0] {
+        settings.has_cookie = has_cookie;
+        match attach_typed(options, bytes, settings) {
+            Err(Error::Verifier { verdict, .. })
+                if has_cookie == 1 && verdict.contains("bpf_get_socket_cookie") =>
+            {
+                notes.push(format!("no socket cookie in events: {verdict}"));
+            }
+            result => {
+                return result.map(|ebpf| Loaded {
+                    ebpf,
+                    is_typed: true,
+                    has_cookie: has_cookie == 1,
+                    notes,
+                });
+            }
+        }
+    }
+    Err(Error::Kernel {
+        action: "load the eBPF program",
+        reason: notes.join("; "),
+    })
+}
+
+fn attach_typed(options: &Options, bytes: &[u8], settings: Settings) -> Result<Ebpf, Error> {
+    let mut ebpf = parse(options, bytes, settings)?;
+    let btf = Btf::from_sys_fs().map_err(|source| Error::Btf {
+        path: offsets::VMLINUX.into(),
+        reason: source.to_string(),
+    })?;
+    let program: &mut BtfTracePoint = find(options, &mut ebpf, TYPED)?;
+    program
+        .load("inet_sock_set_state", &btf)
+        .and_then(|()| program.attach())
+        .map_err(|source| Error::from_program(TYPED, &source))?;
+    Ok(ebpf)
+}
+
+fn classic(options: &Options, bytes: &[u8]) -> Result<Ebpf, Error> {
+    let settings = format::from_tracefs()?;
+    let mut ebpf = parse(options, bytes, settings)?;
+    let program: &mut TracePoint = find(options, &mut ebpf, CLASSIC)?;
+    program
+        .load()
+        .and_then(|()| program.attach("sock", "inet_sock_set_state"))
+        .map_err(|source| Error::from_program(CLASSIC, &source))?;
+    Ok(ebpf)
+}
+
+/// Sets the globals, sizes the ring, makes the maps.
+fn parse(options: &Options, bytes: &[u8], settings: Settings) -> Result<Ebpf, Error> {
+    EbpfLoader::new()
+        .override_global("SETTINGS", &Frozen(settings), true)
+        .override_global(aya_log::LEVEL, &(options.log as u8), false)
+        .map_max_entries("TRANSITIONS", options.ring_bytes)
+        .load(bytes)
+        .map_err(|source| Error::from_load(&object_name(options), &source))
+}
+
+fn find<'a, P>(
+    options: &Options,
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut P, Error>
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program>,
+{
+    ebpf.program_mut(name)
+        .and_then(|program| program.try_into().ok())
+        .ok_or_else(|| Error::Object {
+            object: object_name(options),
+            reason: format!("it has no program {name}"),
+        })
+}
+
+pub(super) fn object_name(options: &Options) -> String {
+    match &options.object {
+        None => "the built-in object".to_owned(),
+        Some(path) => path.display().to_string(),
+    }
+}
+
+/// Before Linux 5.11 eBPF maps count against `RLIMIT_MEMLOCK`; later kernels do not look at it,
+/// so a refusal is no error.
+fn lift_memlock_limit() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let unlimited = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    let _ = setrlimit(Resource::Memlock, unlimited);
+}

@@ -1,0 +1,15 @@
+//! The eBPF side as the rest sees it: what the kernel offers, the loaded program, its stream of
+//! transitions and its counters. The only user of aya.
+
+mod error;
+mod format;
+mod load;
+mod offsets;
+mod preflight;
+mod record;
+mod stream;
+
+pub(crate) use error::{Error, Kind};
+pub(crate) use load::{Attach, BpfLog, Options};
+pub(crate) use preflight::{Finding, Outcome, ensure_privileged, findings};
+pub(crate) use stream::Probe;

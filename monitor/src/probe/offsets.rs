@@ -1,0 +1,114 @@
+//! Field offsets of the running kernel, from its BTF. None is ever assumed.
+
+use std::path::Path;
+
+use btf_rs::{Btf, BtfType, Member, Type};
+use monitor_ebpf::{ABSENT, Settings};
+
+use super::Error;
+
+/// Where the kernel shows its own types (5.4+, `CONFIG_DEBUG_INFO_BTF`).
+pub(super) const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+/// Fills in the offsets that the BTF-typed program needs.
+///
+/// # Errors
+/// The file cannot be read or parsed, or lacks a field that the program cannot do without.
+pub(super) fn from_btf(path: &Path) -> Result<Settings, Error> {
+    let btf = Btf::from_file(path).map_err(|source| Error::Btf {
+        path: path.to_owned(),
+        reason: source.to_string(),
+    })?;
+    let need = |structure: &'static str, field: &'static str| {
+        offset(&btf, structure, field).ok_or(Error::NoField { structure, field })
+    };
+    let cgroup = || {
+        Some((
+            offset(&btf, "sock", "sk_cgrp_data.cgroup")?,
+            offset(&btf, "cgroup", "kn")?,
+            offset(&btf, "kernfs_node", "id")?,
+        ))
+    };
+    // Before Linux 5.15 `sk_cgrp_data` is no typed pointer: do without the cgroup there.
+    let (sk_cgroup, cgroup_kn, kn_id) = cgroup().unwrap_or((ABSENT, ABSENT, ABSENT));
+    Ok(Settings {
+        sk_protocol: need("sock", "sk_protocol")?,
+        sk_err: need("sock", "sk_err")?,
+        skc_family: need("sock", "__sk_common.skc_family")?,
+        skc_num: need("sock", "__sk_common.skc_num")?,
+        skc_dport: need("sock", "__sk_common.skc_dport")?,
+        skc_rcv_saddr: need("sock", "__sk_common.skc_rcv_saddr")?,
+        skc_daddr: need("sock", "__sk_common.skc_daddr")?,
+        skc_v6_rcv_saddr: need("sock", "__sk_common.skc_v6_rcv_saddr")?,
+        skc_v6_daddr: need("sock", "__sk_common.skc_v6_daddr")?,
+        skc_flags: need("sock", "__sk_common.skc_flags")?,
+        sock_done_bit: enumerator(&btf, "sock_flags", "SOCK_DONE").ok_or(Error::NoField {
+            structure: "sock_flags",
+            field: "SOCK_DONE",
+        })?,
+        skc_net: need("sock", "__sk_common.skc_net.net")?,
+        net_inum: need("net", "ns.inum")?,
+        sk_cgroup,
+        cgroup_kn,
+        kn_id,
+        inet_sport: need("tcp_sock", "inet_conn.icsk_inet.inet_sport")?,
+        ..Settings::NONE
+    })
+}
+
+/// Byte offset of a dotted field path in a structure; anonymous members are looked through.
+fn offset(btf: &Btf, structure: &str, path: &str) -> Option<u32> {
+    let mut current = btf
+        .resolve_types_by_name(structure)
+        .ok()?
+        .into_iter()
+        .find(|found| matches!(found, Type::Struct(_)))?;
+    let mut bits = 0;
+    for name in path.split('.') {
+        let (at, member) = find(btf, &current, name)?;
+        bits += at;
+        current = unqualified(btf, &member)?;
+    }
+    Some(bits / 8)
+}
+
+/// A member by name, with its offset in bits from the start of `container`.
+fn find(btf: &Btf, container: &Type, name: &str) -> Option<(u32, Member)> {
+    let (Type::Struct(container) | Type::Union(container)) = container else {
+        return None;
+    };
+    for member in &container.members {
+        let member_name = btf.resolve_name(member).unwrap_or_default();
+        if member_name == name {
+            return Some((member.bit_offset(), member.clone()));
+        }
+        if member_name.is_empty() {
+            let inner = unqualified(btf, member)?;
+            if let Some((at, found)) = find(btf, &inner, name) {
+                return Some((member.bit_offset() + at, found));
+            }
+        }
+    }
+    None
+}
+
+/// The type behind a member, without typedefs and qualifiers.
+fn unqualified(btf: &Btf, member: &dyn BtfType) -> Option<Type> {
+    let mut current = btf.resolve_chained_type(member).ok()?;
+    while let Type::Typedef(_) | Type::Const(_) | Type::Volatile(_) | Type::TypeTag(_) = &current {
+        current = btf.resolve_chained_type(current.as_btf_type()?).ok()?;
+    }
+    Some(current)
+}
+
+fn enumerator(btf: &Btf, enumeration: &str, name: &str) -> Option<u32> {
+    let types = btf.resolve_types_by_name(enumeration).ok()?;
+    types.iter().find_map(|found| match found {
+        Type::Enum(found) => found
+            .members
+            .iter()
+            .find(|member| btf.resolve_name(*member).is_ok_and(|found| found == name))
+            .map(btf_rs::EnumMember::val),
+        _ => None,
+    })
+}

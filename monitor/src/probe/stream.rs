@@ -1,0 +1,148 @@
+//! The attached program: its transitions, its counters, its log.
+
+use aya::Pod;
+use aya::maps::{MapData, PerCpuArray, RingBuf};
+use aya_log::EbpfLogger;
+use monitor_ebpf::Counters;
+
+use super::load::{self, Loaded, Options};
+use super::{Error, record};
+use crate::tcp::Transition;
+
+/// What the loaded program can tell about a socket.
+#[derive(Clone, Debug)]
+pub(crate) struct Capabilities {
+    /// `btf` or `classic`.
+    pub(crate) program: &'static str,
+    /// Events carry the socket's cookie and its namespace, so they can move the census.
+    pub(crate) is_identifying: bool,
+    /// What is missing and why; empty when everything is there.
+    pub(crate) notes: Vec<String>,
+}
+
+/// The program's counters, all CPUs together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    /// TCP transitions, whether or not their record reached userspace.
+    pub(crate) transitions: u64,
+    /// Records that found the ring full.
+    pub(crate) lost: u64,
+    /// Calls for sockets of other protocols.
+    pub(crate) ignored: u64,
+}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct PerCpu(Counters);
+
+// SAFETY: `Counters` is `repr(C)`, made of `u64` alone, without padding.
+unsafe impl Pod for PerCpu {}
+
+/// An attached program. Dropping it detaches and unloads.
+pub(crate) struct Probe {
+    capabilities: Capabilities,
+    ring: RingBuf<MapData>,
+    counters: PerCpuArray<MapData, PerCpu>,
+    logger: Option<EbpfLogger<&'static dyn log::Log>>,
+    received: u64,
+    undecodable: u64,
+    /// Owns the links.
+    _ebpf: aya::Ebpf,
+}
+
+impl Probe {
+    /// Loads the program and attaches it: from here on every transition of the host is counted.
+    ///
+    /// # Errors
+    /// See [`Error`]; nothing stays loaded.
+    pub(crate) fn attach(options: &Options) -> Result<Self, Error> {
+        let Loaded {
+            mut ebpf,
+            is_typed,
+            has_cookie,
+            notes,
+        } = load::load(options)?;
+        let lacks = |name: &str| Error::Object {
+            object: load::object_name(options),
+            reason: format!("its map {name} is missing or of another kind"),
+        };
+        let ring = ebpf.take_map("TRANSITIONS");
+        let counters = ebpf.take_map("COUNTERS");
+        let is_logging = options.log != load::BpfLog::Off;
+        Ok(Self {
+            capabilities: Capabilities {
+                program: if is_typed { "btf" } else { "classic" },
+                is_identifying: has_cookie,
+                notes,
+            },
+            ring: ring
+                .and_then(|map| map.try_into().ok())
+                .ok_or_else(|| lacks("TRANSITIONS"))?,
+            counters: counters
+                .and_then(|map| map.try_into().ok())
+                .ok_or_else(|| lacks("COUNTERS"))?,
+            logger: if is_logging {
+                EbpfLogger::init(&mut ebpf).ok()
+            } else {
+                None
+            },
+            received: 0,
+            undecodable: 0,
+            _ebpf: ebpf,
+        })
+    }
+
+    pub(crate) const fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    /// Transitions received so far.
+    pub(crate) const fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Hands over the waiting transitions, at most `limit`; true when that limit ended it.
+    pub(crate) fn drain(&mut self, limit: usize, mut take: impl FnMut(&Transition)) -> bool {
+        for _ in 0..limit {
+            let Some(item) = self.ring.next() else {
+                return false;
+            };
+            match record::decode(&item) {
+                Some(transition) => {
+                    self.received += 1;
+                    take(&transition);
+                }
+                None => self.undecodable += 1,
+            }
+        }
+        true
+    }
+
+    /// Prints what the program has logged since the last call, through the `log` facade.
+    pub(crate) fn flush_log(&mut self) {
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+    }
+
+    /// Reads the counters. A record that could not be decoded counts as lost, too.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub(crate) fn totals(&self) -> Result<Totals, Error> {
+        let cpus = self.counters.get(&0, 0).map_err(|source| Error::Kernel {
+            action: "read the program's counters",
+            reason: source.to_string(),
+        })?;
+        let mut totals = Totals {
+            lost: self.undecodable,
+            ..Totals::default()
+        };
+        for PerCpu(cpu) in cpus.iter() {
+            totals.transitions += cpu.transitions.iter().flatten().sum::<u64>();
+            totals.lost += cpu.lost;
+            totals.ignored += cpu.ignored;
+        }
+        Ok(totals)
+    }
+}

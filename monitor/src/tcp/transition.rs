@@ -1,0 +1,85 @@
+//! One socket going from one TCP state to another.
+
+use std::net::SocketAddr;
+
+use super::{Family, RawState, State};
+
+/// The process in whose context a transition ran, where that process owns the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owner {
+    /// Process id in the initial pid namespace.
+    pub(crate) pid: u32,
+    /// Command name, NUL-padded, any bytes: escape it before it is shown.
+    pub(crate) comm: [u8; 16],
+}
+
+impl Owner {
+    /// The command name without its padding; bytes that are not UTF-8 are replaced.
+    pub(crate) fn comm(&self) -> String {
+        let end = self.comm.iter().position(|byte| *byte == 0);
+        let bytes = self.comm.get(..end.unwrap_or(self.comm.len()));
+        String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned()
+    }
+}
+
+/// What a full socket is swapped for when it closes (`tcp_time_wait()` in
+/// `net/ipv4/tcp_minisocks.c`, Linux 6.18).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Handover {
+    /// The peer's FIN had arrived.
+    TimeWait,
+    /// The peer's FIN is still to come.
+    FinWait2,
+}
+
+impl Handover {
+    pub(crate) const fn state(self) -> State {
+        match self {
+            Self::TimeWait => State::TimeWait,
+            Self::FinWait2 => State::FinWait2,
+        }
+    }
+}
+
+/// A state transition as the kernel announced it, before it took effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Transition {
+    /// `CLOCK_MONOTONIC`, nanoseconds.
+    pub(crate) ktime_ns: u64,
+    /// Inode number of the network namespace, where known.
+    pub(crate) netns: Option<u32>,
+    /// Socket cookie, where known and the socket's own.
+    pub(crate) cookie: Option<u64>,
+    /// Id of the socket's cgroup (v2 hierarchy), where known.
+    pub(crate) cgroup_id: Option<u64>,
+    pub(crate) family: Family,
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    pub(crate) from: RawState,
+    pub(crate) to: RawState,
+    /// `sk_err` (errno, 0 for none), where the socket could be read.
+    pub(crate) error: Option<u32>,
+    /// Whether the peer's FIN had arrived, where the socket could be read.
+    pub(crate) has_peer_fin: Option<bool>,
+    pub(crate) owner: Option<Owner>,
+}
+
+impl Transition {
+    /// The minisocket that this socket most likely lives on as. It is an inference: at the
+    /// namespace's `tcp_max_tw_buckets` limit the kernel closes the same way and keeps nothing.
+    pub(crate) fn continues_as(&self) -> Option<Handover> {
+        let is_handover = (self.from.is(State::FinWait2) || self.from.is(State::Closing))
+            && self.to.is(State::Close)
+            && self.error == Some(0);
+        match self.has_peer_fin {
+            Some(true) if is_handover => Some(Handover::TimeWait),
+            Some(false) if is_handover => Some(Handover::FinWait2),
+            _ => None,
+        }
+    }
+
+    /// A child of a listener is born: `from` was never this socket's own state.
+    pub(crate) fn is_birth(&self) -> bool {
+        self.from.is(State::Close) || (self.from.is(State::Listen) && self.to.is(State::SynRecv))
+    }
+}

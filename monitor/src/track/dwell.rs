@@ -1,0 +1,189 @@
+//! How long each socket had been in the state it leaves.
+//!
+//! Knows only what it saw: a socket older than the stream, without a cookie, or with a transition
+//! missing in between has no known time.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::time::Duration;
+
+use crate::tcp::{RawState, State, Transition};
+
+/// Most sockets remembered at once: what a hash table of 2^20 slots holds (7/8 of them, 25 bytes
+/// each), so the memory stays under 27 MB, and under 40 MB while the table grows.
+const MOST_SOCKETS: usize = (1 << 20) / 8 * 7;
+
+/// The last transition seen of every open socket, by cookie.
+#[derive(Debug, Default)]
+pub(crate) struct Dwell {
+    entered: HashMap<u64, Entered, BuildHasherDefault<CookieHasher>>,
+    dropped: u64,
+}
+
+/// A state and when it was entered.
+#[derive(Clone, Copy, Debug)]
+struct Entered {
+    ktime_ns: u64,
+    state: RawState,
+}
+
+impl Dwell {
+    /// Takes note of a transition; how long the socket was in `from`, where that is known.
+    ///
+    /// A time before the last one seen gives `None`, as does a `from` that is not the state last
+    /// entered: a transition was lost in between.
+    pub(crate) fn after(&mut self, transition: &Transition) -> Option<Duration> {
+        let cookie = transition.cookie?;
+        let last = if transition.to.is(State::Close) {
+            self.entered.remove(&cookie)
+        } else {
+            self.remember(cookie, transition)
+        };
+        let last = last.filter(|last| last.state == transition.from && !transition.is_birth())?;
+        let nanoseconds = transition.ktime_ns.checked_sub(last.ktime_ns)?;
+        Some(Duration::from_nanos(nanoseconds))
+    }
+
+    /// Forgets every socket: after losses, those whose end was missed would stay for ever.
+    pub(crate) fn forget_all(&mut self) {
+        self.entered.clear();
+    }
+
+    /// Sockets not remembered because the limit was reached; their next `after` is unknown.
+    pub(crate) const fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    fn remember(&mut self, cookie: u64, transition: &Transition) -> Option<Entered> {
+        let now = Entered {
+            ktime_ns: transition.ktime_ns,
+            state: transition.to,
+        };
+        if self.entered.len() >= MOST_SOCKETS && !self.entered.contains_key(&cookie) {
+            self.dropped += 1;
+            return None;
+        }
+        self.entered.insert(cookie, now)
+    }
+}
+
+/// Spreads cookies over a table with one multiplication. The kernel counts cookies up
+/// (`__sock_gen_cookie()` in `net/core/sock_diag.c`), so nobody outside can choose colliding ones
+/// and the standard library's keyed hash would be spent for nothing.
+#[derive(Debug, Default)]
+struct CookieHasher(u64);
+
+impl Hasher for CookieHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, cookie: u64) {
+        // 2^64 divided by the golden ratio; the rotation brings the well-mixed high bits down to
+        // where the table takes its slot from.
+        let mixed = (self.0 ^ cookie).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = mixed.rotate_left(32);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::tcp::Family;
+
+    fn step(cookie: Option<u64>, ktime_ns: u64, from: State, to: State) -> Transition {
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 80));
+        Transition {
+            ktime_ns,
+            netns: None,
+            cookie,
+            cgroup_id: None,
+            family: Family::Ipv4,
+            local: anywhere,
+            remote: anywhere,
+            from: RawState::Known(from),
+            to: RawState::Known(to),
+            error: None,
+            has_peer_fin: None,
+            owner: None,
+        }
+    }
+
+    #[test]
+    fn a_life_from_birth_to_close() {
+        let mut dwell = Dwell::default();
+        let mut after = |at, from, to| dwell.after(&step(Some(1), at, from, to));
+        assert_eq!(after(10, State::Close, State::SynSent), None);
+        let in_syn_sent = after(25, State::SynSent, State::Established);
+        assert_eq!(in_syn_sent, Some(Duration::from_nanos(15)));
+        let in_established = after(125, State::Established, State::Close);
+        assert_eq!(in_established, Some(Duration::from_nanos(100)));
+        assert!(dwell.entered.is_empty());
+        // The same socket again: how long it was closed is not asked, and not told.
+        let reborn = step(Some(1), 200, State::Close, State::Listen);
+        assert_eq!(dwell.after(&reborn), None);
+    }
+
+    #[test]
+    fn what_was_not_seen_is_unknown() {
+        let mut dwell = Dwell::default();
+        let first_sight = step(Some(1), 10, State::Established, State::CloseWait);
+        assert_eq!(dwell.after(&first_sight), None);
+        let no_cookie = step(None, 20, State::CloseWait, State::LastAck);
+        assert_eq!(dwell.after(&no_cookie), None);
+        let gap = step(Some(1), 30, State::LastAck, State::Close);
+        assert_eq!(dwell.after(&gap), None);
+
+        dwell.after(&step(Some(2), 40, State::SynSent, State::Established));
+        dwell.forget_all();
+        let after_loss = step(Some(2), 50, State::Established, State::FinWait1);
+        assert_eq!(dwell.after(&after_loss), None);
+    }
+
+    #[test]
+    fn a_full_memory_counts_what_it_drops() {
+        let mut dwell = Dwell::default();
+        let sockets = MOST_SOCKETS as u64;
+        for cookie in 0..sockets + 3 {
+            dwell.after(&step(Some(cookie), 1, State::SynSent, State::Established));
+        }
+        assert_eq!((dwell.entered.len(), dwell.dropped()), (MOST_SOCKETS, 3));
+        assert_eq!(dwell.entered.capacity(), MOST_SOCKETS);
+        // Those it knows go on.
+        let known = step(Some(0), 5, State::Established, State::FinWait1);
+        assert_eq!(dwell.after(&known), Some(Duration::from_nanos(4)));
+        assert_eq!(dwell.dropped(), 3);
+    }
+
+    proptest! {
+        /// Against a plain list of everything seen, in any order of times and states.
+        #[test]
+        fn agrees_with_the_whole_history(
+            steps in prop::collection::vec((0_u64..4, 0_u64..50, 0_usize..12, 0_usize..12), 0..60)
+        ) {
+            let mut dwell = Dwell::default();
+            let mut history: Vec<Transition> = Vec::new();
+            for (cookie, at, from, to) in steps {
+                let now = step(Some(cookie), at, State::ALL[from], State::ALL[to]);
+                let last = history.iter().rev().find(|seen| seen.cookie == now.cookie);
+                let expected = last
+                    .filter(|last| last.to == now.from && !now.is_birth())
+                    .and_then(|last| at.checked_sub(last.ktime_ns))
+                    .map(Duration::from_nanos);
+                prop_assert_eq!(dwell.after(&now), expected);
+                history.push(now);
+            }
+            prop_assert!(dwell.entered.len() <= 4);
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! The project's tooling: `cargo xtask VERB`. One module per verb, each with its `Args` and `run`.
+//!
+//! Everything it says goes to stderr, so that the output of a program it runs can be piped on.
+#![expect(clippy::print_stderr, reason = "a build tool talks to its terminal")]
+
+mod apt;
+mod bench;
+mod build;
+mod check;
+mod exec;
+mod imports;
+mod run;
+mod setup;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+#[derive(clap::Parser)]
+#[command(name = "cargo xtask", about = "Build, run and test tcplinger")]
+enum Verb {
+    /// Install what building needs: a compiler and a linker for the eBPF programs
+    Setup(setup::Args),
+    /// Build the release binary, target/release/tcplinger
+    Build(build::Args),
+    /// Build, then watch this host's transitions; needs root
+    Run(run::Args),
+    /// Run every test, those on the live kernel too; needs root
+    Test(test::Args),
+    /// Format, lints, docs, dependencies, and who may import whom
+    Check(check::Args),
+    /// What watching costs, next to not watching and to tcpstates; needs root
+    Bench(bench::Args),
+    #[command(hide = true)]
+    Load(bench::LoadArgs),
+}
+
+fn main() -> ExitCode {
+    let result = match Verb::parse() {
+        Verb::Setup(args) => setup::run(&args),
+        Verb::Build(args) => build::run(&args),
+        Verb::Run(args) => run::run(&args),
+        Verb::Test(args) => test::run(&args),
+        Verb::Check(args) => check::run(&args),
+        Verb::Bench(args) => bench::run(&args),
+        Verb::Load(args) => bench::run_load(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
