@@ -16,16 +16,18 @@ pub const COMM_WORDS: usize = 2;
 pub const ABSENT: u32 = u32::MAX;
 
 /// [`Record::flags`]: `pid` and `comm` belong to the task that owns the socket.
-pub const OWNER: u32 = 1 << 0;
+pub const OWNER: u16 = 1 << 0;
 /// [`Record::flags`]: the peer's FIN had arrived (`SOCK_DONE` was set, by `tcp_fin()`).
-pub const PEER_FIN: u32 = 1 << 1;
+pub const PEER_FIN: u16 = 1 << 1;
+/// [`Record::flags`]: no process holds the socket any more (`SOCK_DEAD` was set, by
+/// `sock_orphan()`).
+pub const ORPHAN: u16 = 1 << 3;
 /// [`Record::flags`]: `cookie`, `netns` and `error` were read from the socket itself.
-pub const FROM_SOCKET: u32 = 1 << 2;
+pub const FROM_SOCKET: u16 = 1 << 2;
 
-/// One TCP state transition, as the program writes it into the ring buffer.
-///
-/// Text and addresses are words, not bytes: the eBPF backend copies bytes one at a time. In memory
-/// they are what the kernel has. IPv4 addresses fill the first word.
+/// One TCP state transition, as the program writes it into the ring buffer: all of it where the
+/// socket is IPv4 and its owner unknown, which most transitions are, else the start of a
+/// [`LongRecord`]. Half the memory is half the cache misses.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -35,30 +37,45 @@ pub struct Record {
     pub cookie: u64,
     /// Id of the socket's cgroup (v2 hierarchy); 0 where unknown.
     pub cgroup_id: u64,
-    /// Command name of the owner, NUL-padded; only with [`OWNER`].
-    pub comm: [u64; COMM_WORDS],
-    /// Local address, network order.
-    pub local: [u32; 4],
-    /// Remote address, network order.
-    pub remote: [u32; 4],
     /// Inode number of the network namespace; 0 where unknown.
     pub netns: u32,
-    /// Process id (thread group, initial pid namespace) of the owner; only with [`OWNER`].
-    pub pid: u32,
-    /// `sk_err`: the socket's pending error as a positive errno, 0 for none.
-    pub error: u32,
-    /// [`OWNER`], [`PEER_FIN`], [`FROM_SOCKET`].
-    pub flags: u32,
+    /// Local IPv4 address, network order; without meaning for IPv6.
+    pub local: u32,
+    /// Remote IPv4 address, likewise.
+    pub remote: u32,
     /// Local port, host order; 0 while none is chosen.
     pub local_port: u16,
     /// Remote port, host order; 0 for a listener.
     pub remote_port: u16,
+    /// `sk_err`: the socket's pending error as a positive errno, 0 for none.
+    pub error: u16,
     /// Address family: `AF_INET` 2, `AF_INET6` 10.
     pub family: u16,
     /// State left, as the kernel numbers it.
     pub from: u8,
     /// State entered, as the kernel numbers it.
     pub to: u8,
+    /// [`OWNER`], [`PEER_FIN`], [`ORPHAN`], [`FROM_SOCKET`].
+    pub flags: u16,
+}
+
+/// A [`Record`] with what does not fit into one. Text and addresses are words, not bytes: the eBPF
+/// backend copies bytes one at a time. In memory they are what the kernel has.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LongRecord {
+    /// What every record has.
+    pub record: Record,
+    /// Command name of the owner, NUL-padded; only with [`OWNER`].
+    pub comm: [u64; COMM_WORDS],
+    /// Local IPv6 address, network order; without meaning for IPv4.
+    pub local: [u32; 4],
+    /// Remote IPv6 address, likewise.
+    pub remote: [u32; 4],
+    /// Process id (thread group, initial pid namespace) of the owner; only with [`OWNER`].
+    pub pid: u32,
+    /// Without meaning.
+    pub reserved: u32,
 }
 
 /// Counters of one CPU; userspace adds the CPUs up. They count every transition, whether or not
@@ -72,6 +89,10 @@ pub struct Counters {
     pub lost: u64,
     /// Calls for sockets of other protocols (MPTCP, SCTP, DCCP).
     pub ignored: u64,
+    /// Transitions that interrupted the first program, and that the second one took.
+    pub nested: u64,
+    /// 1 while the first program is at work on this CPU.
+    pub is_busy: u64,
 }
 
 /// What userspace tells the programs before they are loaded. Frozen read-only, so the verifier
@@ -100,10 +121,14 @@ pub struct Settings {
     pub skc_v6_rcv_saddr: u32,
     /// `struct sock`: `__sk_common.skc_v6_daddr`.
     pub skc_v6_daddr: u32,
+    /// `struct sock`: `__sk_common.skc_cookie`.
+    pub skc_cookie: u32,
     /// `struct sock`: `__sk_common.skc_flags`, the bit set of `enum sock_flags`.
     pub skc_flags: u32,
     /// Bit number of `SOCK_DONE` in `skc_flags`.
     pub sock_done_bit: u32,
+    /// Bit number of `SOCK_DEAD` in `skc_flags`.
+    pub sock_dead_bit: u32,
     /// `struct sock`: `__sk_common.skc_net.net`.
     pub skc_net: u32,
     /// `struct net`: `ns.inum`.
@@ -158,8 +183,10 @@ impl Settings {
         skc_daddr: ABSENT,
         skc_v6_rcv_saddr: ABSENT,
         skc_v6_daddr: ABSENT,
+        skc_cookie: ABSENT,
         skc_flags: ABSENT,
         sock_done_bit: 0,
+        sock_dead_bit: 0,
         skc_net: ABSENT,
         net_inum: ABSENT,
         sk_cgroup: ABSENT,
@@ -183,14 +210,14 @@ impl Settings {
 }
 
 const _: () = {
-    assert!(size_of::<Record>() == 96);
-    assert!(align_of::<Record>() == 8);
-    assert!(core::mem::offset_of!(Record, comm) == 24);
-    assert!(core::mem::offset_of!(Record, local) == 40);
-    assert!(core::mem::offset_of!(Record, netns) == 72);
-    assert!(core::mem::offset_of!(Record, flags) == 84);
-    assert!(core::mem::offset_of!(Record, local_port) == 88);
-    assert!(core::mem::offset_of!(Record, to) == 95);
-    assert!(size_of::<Counters>() == 8 * (STATE_SLOTS * STATE_SLOTS + 2));
-    assert!(size_of::<Settings>() == 30 * 4);
+    assert!(size_of::<Record>() == 48);
+    assert!(core::mem::offset_of!(Record, netns) == 24);
+    assert!(core::mem::offset_of!(Record, local_port) == 36);
+    assert!(core::mem::offset_of!(Record, flags) == 46);
+    assert!(size_of::<LongRecord>() == 104);
+    assert!(core::mem::offset_of!(LongRecord, comm) == 48);
+    assert!(core::mem::offset_of!(LongRecord, local) == 64);
+    assert!(core::mem::offset_of!(LongRecord, pid) == 96);
+    assert!(size_of::<Counters>() == 8 * (STATE_SLOTS * STATE_SLOTS + 4));
+    assert!(size_of::<Settings>() == 32 * 4);
 };

@@ -28,7 +28,8 @@ use aya_ebpf::maps::{PerCpuArray, RingBuf};
 use aya_ebpf::programs::{BtfTracePointContext, TracePointContext};
 use aya_log_ebpf::{debug, trace};
 use monitor_ebpf::{
-    ABSENT, COMM_WORDS, Counters, FROM_SOCKET, OWNER, PEER_FIN, Record, STATE_SLOTS, Settings,
+    ABSENT, COMM_WORDS, Counters, FROM_SOCKET, LongRecord, ORPHAN, OWNER, PEER_FIN, Record,
+    STATE_SLOTS, Settings,
 };
 
 // Dual MIT/Apache-2.0 like the rest; the kernel wants a string it knows to be GPL-compatible.
@@ -88,31 +89,90 @@ unsafe fn load<T>(base: *const u8, offset: u32) -> T {
 /// `struct sock *sk, int oldstate, int newstate`.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub(crate) fn socket_transition(ctx: BtfTracePointContext) -> i32 {
+    let Some(counters) = COUNTERS.get_ptr_mut(0) else {
+        return 0;
+    };
+    // SAFETY: this CPU's own map value.
+    unsafe {
+        ptr::write_volatile(&raw mut (*counters).is_busy, 1);
+        observe(&ctx, counters);
+        ptr::write_volatile(&raw mut (*counters).is_busy, 0);
+    }
+    0
+}
+
+/// Takes the transitions that the kernel keeps from [`socket_transition`]: it runs no program
+/// inside itself, and a packet's softirq can interrupt the one that watches a `close()`
+/// (`__bpf_trace_run()` in `kernel/trace/bpf_trace.c`, Linux 6.18, which counts that as a
+/// recursion miss). Attached second, so that it is called second.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub(crate) fn nested_transition(ctx: BtfTracePointContext) -> i32 {
+    let Some(counters) = COUNTERS.get_ptr_mut(0) else {
+        return 0;
+    };
+    // SAFETY: this CPU's own map value.
+    unsafe {
+        if ptr::read_volatile(&raw const (*counters).is_busy) != 0 {
+            (*counters).nested += 1;
+            observe(&ctx, counters);
+        }
+    }
+    0
+}
+
+/// Counts a transition and writes its record.
+///
+/// # Safety
+/// `counters` is this CPU's map value.
+#[inline(always)]
+unsafe fn observe(ctx: &BtfTracePointContext, counters: *mut Counters) {
     let sk: *const u8 = ctx.arg(0);
     let (from, to): (i32, i32) = (ctx.arg(1), ctx.arg(2));
     let (from, to) = (from.cast_unsigned(), to.cast_unsigned());
-    // SAFETY: `sk` is the tracepoint's first argument, the offset is `sk_protocol`'s.
-    let protocol: u16 = unsafe { load(sk, setting!(sk_protocol)) };
-    if !count(&ctx, protocol, from, to) {
-        return 0;
-    }
-    let Some(mut slot) = TRANSITIONS.reserve::<Record>(0) else {
-        count_lost(&ctx);
-        return 0;
+    // SAFETY: `sk` is the tracepoint's first argument, the offset is `sk_protocol`'s; the
+    // caller's promise.
+    let is_counted = unsafe {
+        let protocol = load(sk, setting!(sk_protocol));
+        count(ctx, counters, protocol, from, to)
     };
-    let record = slot.as_mut_ptr();
-    // SAFETY: `record` is the reserved slot, `sk` the tracepoint's first argument.
-    unsafe {
-        write_common(record, from, to, FROM_SOCKET);
-        write_socket(record, sk, from, to);
+    if !is_counted {
+        return;
     }
-    slot.submit(u64::from(BPF_RB_NO_WAKEUP));
-    0
+    // SAFETY: `sk` is the tracepoint's first argument, each slot is the one that was reserved, and
+    // `counters` is what the caller promises.
+    unsafe {
+        let family = load(sk, setting!(skc_family));
+        let is_owners = is_owners(from, to);
+        if family == AF_INET && !is_owners {
+            if let Some(mut slot) = TRANSITIONS.reserve::<Record>(0) {
+                let record = slot.as_mut_ptr();
+                write_states(record, family, from, to);
+                (*record).flags = write_socket(record, sk, from, to);
+                slot.submit(u64::from(BPF_RB_NO_WAKEUP));
+                return;
+            }
+        } else if let Some(mut slot) = TRANSITIONS.reserve::<LongRecord>(0) {
+            let long = slot.as_mut_ptr();
+            let record = &raw mut (*long).record;
+            write_states(record, family, from, to);
+            (*record).flags = write_socket(record, sk, from, to) | write_owner(long, is_owners);
+            if family == AF_INET6 {
+                (*long).local = load(sk, setting!(skc_v6_rcv_saddr));
+                (*long).remote = load(sk, setting!(skc_v6_daddr));
+            }
+            slot.submit(u64::from(BPF_RB_NO_WAKEUP));
+            return;
+        }
+        count_lost(ctx, counters);
+    }
 }
 
 /// The fallback for kernels without BTF: no cookie, no namespace, no cgroup, no socket error.
 #[tracepoint(category = "sock", name = "inet_sock_set_state")]
 pub(crate) fn copied_transition(ctx: TracePointContext) -> u32 {
+    let Some(counters) = COUNTERS.get_ptr_mut(0) else {
+        return 0;
+    };
     let protocol = if setting!(tp_protocol_size) == 1 {
         u16::from(copied::<u8>(&ctx, setting!(tp_protocol)))
     } else {
@@ -120,31 +180,34 @@ pub(crate) fn copied_transition(ctx: TracePointContext) -> u32 {
     };
     let from: u32 = copied(&ctx, setting!(tp_oldstate));
     let to: u32 = copied(&ctx, setting!(tp_newstate));
-    if !count(&ctx, protocol, from, to) {
+    // SAFETY: this CPU's own map value.
+    if !unsafe { count(&ctx, counters, protocol, from, to) } {
         return 0;
     }
-    let Some(mut slot) = TRANSITIONS.reserve::<Record>(0) else {
-        count_lost(&ctx);
+    let family: u16 = copied(&ctx, setting!(tp_family));
+    let Some(mut slot) = TRANSITIONS.reserve::<LongRecord>(0) else {
+        // SAFETY: as above.
+        unsafe { count_lost(&ctx, counters) };
         return 0;
     };
-    let record = slot.as_mut_ptr();
-    let family: u16 = copied(&ctx, setting!(tp_family));
-    // SAFETY: `record` is the reserved slot.
+    let long = slot.as_mut_ptr();
+    // SAFETY: `long` is the reserved slot.
     unsafe {
-        write_common(record, from, to, 0);
+        let record = &raw mut (*long).record;
+        write_states(record, family, from, to);
+        (*record).flags = write_owner(long, is_owners(from, to));
         (*record).cookie = 0;
         (*record).cgroup_id = 0;
         (*record).netns = 0;
         (*record).error = 0;
-        (*record).family = family;
         (*record).local_port = copied(&ctx, setting!(tp_sport));
         (*record).remote_port = copied(&ctx, setting!(tp_dport));
         if family == AF_INET6 {
-            (*record).local = copied(&ctx, setting!(tp_saddr_v6));
-            (*record).remote = copied(&ctx, setting!(tp_daddr_v6));
+            (*long).local = copied(&ctx, setting!(tp_saddr_v6));
+            (*long).remote = copied(&ctx, setting!(tp_daddr_v6));
         } else {
-            (*record).local = widened(copied(&ctx, setting!(tp_saddr)));
-            (*record).remote = widened(copied(&ctx, setting!(tp_daddr)));
+            (*record).local = copied(&ctx, setting!(tp_saddr));
+            (*record).remote = copied(&ctx, setting!(tp_daddr));
         }
     }
     slot.submit(u64::from(BPF_RB_NO_WAKEUP));
@@ -162,26 +225,26 @@ fn copied<T: Default>(ctx: &TracePointContext, offset: u32) -> T {
         .unwrap_or_default()
 }
 
-/// An IPv4 address where both families' are kept.
-#[inline(always)]
-const fn widened(address: u32) -> [u32; 4] {
-    [address, 0, 0, 0]
-}
-
 /// Counts the call; true for a TCP transition.
+///
+/// # Safety
+/// `counters` is this CPU's map value.
 #[inline(always)]
-fn count<C: EbpfContext>(ctx: &C, protocol: u16, from: u32, to: u32) -> bool {
-    let Some(counters) = COUNTERS.get_ptr_mut(0) else {
-        return false;
-    };
+unsafe fn count<C: EbpfContext>(
+    ctx: &C,
+    counters: *mut Counters,
+    protocol: u16,
+    from: u32,
+    to: u32,
+) -> bool {
     if protocol != IPPROTO_TCP {
-        // SAFETY: this CPU's own map value.
+        // SAFETY: the caller's promise.
         unsafe { (*counters).ignored += 1 };
         debug!(ctx, "ignored: protocol {} is not TCP", protocol);
         return false;
     }
     let mask = STATE_SLOTS - 1;
-    // SAFETY: as above; both indices are masked to the array's bounds.
+    // SAFETY: the caller's promise; both indices are masked to the array's bounds.
     unsafe {
         let first = (&raw mut (*counters).transitions).cast::<u64>();
         let cell = first.add((from as usize & mask) * STATE_SLOTS + (to as usize & mask));
@@ -189,15 +252,6 @@ fn count<C: EbpfContext>(ctx: &C, protocol: u16, from: u32, to: u32) -> bool {
     }
     trace!(ctx, "transition {} -> {}", from, to);
     true
-}
-
-#[inline(always)]
-fn count_lost<C: EbpfContext>(ctx: &C) {
-    if let Some(counters) = COUNTERS.get_ptr_mut(0) {
-        // SAFETY: this CPU's own map value.
-        unsafe { (*counters).lost += 1 };
-    }
-    debug!(ctx, "lost: the ring is full");
 }
 
 /// Whether the current task is the socket's owner: these transitions happen in `connect()`,
@@ -213,61 +267,93 @@ const fn is_owners(from: u32, to: u32) -> bool {
     }
 }
 
-/// Time, states, and the owner where it is known.
+/// # Safety
+/// `counters` is this CPU's map value.
+#[inline(always)]
+unsafe fn count_lost<C: EbpfContext>(ctx: &C, counters: *mut Counters) {
+    // SAFETY: the caller's promise.
+    unsafe { (*counters).lost += 1 };
+    debug!(ctx, "lost: the ring is full");
+}
+
+/// Time and states.
 ///
 /// # Safety
 /// `record` points to a reserved slot of the ring.
 #[inline(always)]
-unsafe fn write_common(record: *mut Record, from: u32, to: u32, flags: u32) {
-    // SAFETY: the caller's promise; the helpers write no more than they are told.
+unsafe fn write_states(record: *mut Record, family: u16, from: u32, to: u32) {
+    // SAFETY: the caller's promise.
     unsafe {
         (*record).ktime_ns = bpf_ktime_get_ns();
+        (*record).family = family;
         (*record).from = from.min(255) as u8;
         (*record).to = to.min(255) as u8;
-        if is_owners(from, to) {
-            (*record).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
-            bpf_get_current_comm((&raw mut (*record).comm).cast(), 8 * COMM_WORDS as u32);
-            (*record).flags = flags | OWNER;
-        } else {
-            (*record).pid = 0;
-            (*record).comm = [0; COMM_WORDS];
-            (*record).flags = flags;
-        }
     }
 }
 
-/// Everything that is read from the socket itself.
+/// The current task, where it is the owner; the flag that says so.
+///
+/// # Safety
+/// `record` points to a reserved slot of the ring.
+#[inline(always)]
+unsafe fn write_owner(record: *mut LongRecord, is_owner: bool) -> u16 {
+    if !is_owner {
+        return 0;
+    }
+    // SAFETY: the caller's promise; the helper writes no more than it is told.
+    unsafe {
+        (*record).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+        bpf_get_current_comm((&raw mut (*record).comm).cast(), 8 * COMM_WORDS as u32);
+    }
+    OWNER
+}
+
+/// What is read from the socket itself; the flags that tell of it.
 ///
 /// # Safety
 /// `record` points to a reserved slot of the ring, `sk` to the tracepoint's `struct sock`.
 #[inline(always)]
-unsafe fn write_socket(record: *mut Record, sk: *const u8, from: u32, to: u32) {
+unsafe fn write_socket(record: *mut Record, sk: *const u8, from: u32, to: u32) -> u16 {
     // SAFETY: the caller's promise, and offsets from the running kernel's BTF.
     unsafe {
         let is_incomplete = from == LISTEN && to == SYN_RECV && setting!(child_is_complete) == 0;
         (*record).cookie = if setting!(has_cookie) == 0 || is_incomplete {
             0
         } else {
-            bpf_get_socket_cookie(sk.cast_mut().cast())
+            cookie(sk)
         };
-        (*record).error = load(sk, setting!(sk_err));
-        let bits: u64 = load(sk, setting!(skc_flags));
-        if bits >> setting!(sock_done_bit) & 1 == 1 {
-            (*record).flags |= PEER_FIN;
-        }
+        let error: u32 = load(sk, setting!(sk_err));
+        (*record).error = error as u16;
         let net = load(sk, setting!(skc_net));
         (*record).netns = load(net, setting!(net_inum));
         (*record).cgroup_id = cgroup_id(sk);
-        let family: u16 = load(sk, setting!(skc_family));
-        (*record).family = family;
+        (*record).local = load(sk, setting!(skc_rcv_saddr));
+        (*record).remote = load(sk, setting!(skc_daddr));
         (*record).local_port = local_port(sk);
         (*record).remote_port = u16::from_be(load(sk, setting!(skc_dport)));
-        if family == AF_INET {
-            (*record).local = widened(load(sk, setting!(skc_rcv_saddr)));
-            (*record).remote = widened(load(sk, setting!(skc_daddr)));
-        } else {
-            (*record).local = load(sk, setting!(skc_v6_rcv_saddr));
-            (*record).remote = load(sk, setting!(skc_v6_daddr));
+        let bits: u64 = load(sk, setting!(skc_flags));
+        let mut flags = FROM_SOCKET;
+        if bits >> setting!(sock_done_bit) & 1 == 1 {
+            flags |= PEER_FIN;
+        }
+        if bits >> setting!(sock_dead_bit) & 1 == 1 {
+            flags |= ORPHAN;
+        }
+        flags
+    }
+}
+
+/// The socket's cookie: read where it has one, else made.
+///
+/// # Safety
+/// `sk` is the tracepoint's `struct sock`.
+#[inline(always)]
+unsafe fn cookie(sk: *const u8) -> u64 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match load(sk, setting!(skc_cookie)) {
+            0 => bpf_get_socket_cookie(sk.cast_mut().cast()),
+            cookie => cookie,
         }
     }
 }

@@ -15,10 +15,11 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     command::run(cli::parse()).unwrap_or_else(|error| {
-        if !command::is_closed_stdout(&error) {
-            // With stderr gone, too, the exit code has to do.
-            let _ = writeln!(std::io::stderr(), "tcplinger: {error:#}");
+        if command::is_closed_stdout(&error) {
+            return ExitCode::SUCCESS;
         }
+        // With stderr gone, too, the exit code has to do.
+        let _ = writeln!(std::io::stderr(), "tcplinger: {error:#}");
         command::exit_code(&error)
     })
 }

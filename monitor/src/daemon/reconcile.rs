@@ -128,7 +128,7 @@ impl Reconciler {
     async fn round(&mut self, is_asked: bool) -> Result<()> {
         self.round += 1;
         self.live.borrow_mut().note_losses();
-        self.discover_if_due().await?;
+        self.discover_if_due(is_asked).await?;
         self.live.borrow_mut().drain_all();
         let due = self.due(is_asked);
         let figures = self.walker.figures(due).await?;
@@ -143,7 +143,7 @@ impl Reconciler {
         Ok(())
     }
 
-    async fn discover_if_due(&mut self) -> Result<()> {
+    async fn discover_if_due(&mut self, is_asked: bool) -> Result<()> {
         let is_due = self
             .discovered
             .is_none_or(|at| at.elapsed() >= DISCOVER_EVERY);
@@ -152,7 +152,7 @@ impl Reconciler {
             let mut spoke = live.census.namespaces();
             spoke.any(|netns| self.namespaces.iter().all(|known| known.inode != netns))
         };
-        if !is_due && !has_unknown {
+        if !is_asked && !is_due && !has_unknown {
             return Ok(());
         }
         let depth = if has_unknown {

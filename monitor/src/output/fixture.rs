@@ -24,6 +24,7 @@ pub(super) fn handover() -> Transition {
         to: RawState::Known(State::Close),
         error: Some(0),
         has_peer_fin: Some(true),
+        is_orphan: Some(true),
         owner: Some(Owner {
             pid: 4_242,
             comm: *b"a\x1b[2J\xe2\x80\xaeb\"\0\0\0\0\0\0",
@@ -46,6 +47,7 @@ pub(super) fn reset() -> Transition {
         to: RawState::Unknown(13),
         error: Some(104),
         has_peer_fin: None,
+        is_orphan: None,
         owner: None,
         ..handover()
     }

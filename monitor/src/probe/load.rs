@@ -1,9 +1,10 @@
 //! From object to attached program: BTF-typed with a cookie, without one, or classic.
 
 use std::fs;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use aya::programs::{BtfTracePoint, TracePoint};
+use aya::programs::{BtfTracePoint, Program, TracePoint};
 use aya::{Btf, Ebpf, EbpfLoader, Pod};
 use monitor_ebpf::Settings;
 
@@ -55,6 +56,8 @@ pub(super) struct Loaded {
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/monitor-ebpf"));
 
 const TYPED: &str = "socket_transition";
+/// Takes what interrupts the first one; attached after it, so that it is called after it.
+const NESTED: &str = "nested_transition";
 const CLASSIC: &str = "copied_transition";
 
 #[derive(Clone, Copy)]
@@ -95,6 +98,16 @@ pub(super) fn load(options: &Options) -> Result<Loaded, Error> {
         }
         result => result,
     }
+}
+
+/// The descriptor of the program that takes every transition but the nested ones.
+pub(super) fn main_program(ebpf: &Ebpf, is_typed: bool) -> Option<OwnedFd> {
+    let fd = match ebpf.program(if is_typed { TYPED } else { CLASSIC })? {
+        Program::BtfTracePoint(program) => program.fd(),
+        Program::TracePoint(program) => program.fd(),
+        _ => return None,
+    };
+    fd.ok()?.as_fd().try_clone_to_owned().ok()
 }
 
 fn loaded(ebpf: Ebpf, notes: Vec<String>) -> Loaded {
@@ -147,11 +160,13 @@ fn attach_typed(options: &Options, bytes: &[u8], settings: Settings) -> Result<E
         path: offsets::VMLINUX.into(),
         reason: source.to_string(),
     })?;
-    let program: &mut BtfTracePoint = find(options, &mut ebpf, TYPED)?;
-    program
-        .load("inet_sock_set_state", &btf)
-        .and_then(|()| program.attach())
-        .map_err(|source| Error::from_program(TYPED, &source))?;
+    for name in [TYPED, NESTED] {
+        let program: &mut BtfTracePoint = find(options, &mut ebpf, name)?;
+        program
+            .load("inet_sock_set_state", &btf)
+            .and_then(|()| program.attach())
+            .map_err(|source| Error::from_program(name, &source))?;
+    }
     Ok(ebpf)
 }
 
@@ -182,7 +197,7 @@ fn find<'a, P>(
     name: &'static str,
 ) -> Result<&'a mut P, Error>
 where
-    &'a mut P: TryFrom<&'a mut aya::programs::Program>,
+    &'a mut P: TryFrom<&'a mut Program>,
 {
     ebpf.program_mut(name)
         .and_then(|program| program.try_into().ok())

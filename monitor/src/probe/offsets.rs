@@ -22,6 +22,10 @@ pub(super) fn from_btf(path: &Path) -> Result<Settings, Error> {
     let need = |structure: &'static str, field: &'static str| {
         offset(&btf, structure, field).ok_or(Error::NoField { structure, field })
     };
+    let bit = |field: &'static str| {
+        let structure = "sock_flags";
+        enumerator(&btf, structure, field).ok_or(Error::NoField { structure, field })
+    };
     let cgroup = || {
         Some((
             offset(&btf, "sock", "sk_cgrp_data.cgroup")?,
@@ -41,11 +45,10 @@ pub(super) fn from_btf(path: &Path) -> Result<Settings, Error> {
         skc_daddr: need("sock", "__sk_common.skc_daddr")?,
         skc_v6_rcv_saddr: need("sock", "__sk_common.skc_v6_rcv_saddr")?,
         skc_v6_daddr: need("sock", "__sk_common.skc_v6_daddr")?,
+        skc_cookie: need("sock", "__sk_common.skc_cookie")?,
         skc_flags: need("sock", "__sk_common.skc_flags")?,
-        sock_done_bit: enumerator(&btf, "sock_flags", "SOCK_DONE").ok_or(Error::NoField {
-            structure: "sock_flags",
-            field: "SOCK_DONE",
-        })?,
+        sock_done_bit: bit("SOCK_DONE")?,
+        sock_dead_bit: bit("SOCK_DEAD")?,
         skc_net: need("sock", "__sk_common.skc_net.net")?,
         net_inum: need("net", "ns.inum")?,
         sk_cgroup,

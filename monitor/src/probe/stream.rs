@@ -1,5 +1,8 @@
 //! The attached program: its transitions, its counters, its log.
 
+use std::fs;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+
 use aya::Pod;
 use aya::maps::{MapData, PerCpuArray, RingBuf};
 use aya_log::EbpfLogger;
@@ -25,7 +28,8 @@ pub(crate) struct Capabilities {
 pub(crate) struct Totals {
     /// TCP transitions, whether or not their record reached userspace.
     pub(crate) transitions: u64,
-    /// Records that found the ring full.
+    /// Transitions of which no record reached userspace: the ring was full, the record could not
+    /// be decoded, or the kernel ran no program because one was at work on that CPU.
     pub(crate) lost: u64,
     /// Calls for sockets of other protocols.
     pub(crate) ignored: u64,
@@ -46,6 +50,7 @@ pub(crate) struct Probe {
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     received: u64,
     undecodable: u64,
+    program: Option<OwnedFd>,
     /// Owns the links.
     _ebpf: aya::Ebpf,
 }
@@ -88,6 +93,7 @@ impl Probe {
             },
             received: 0,
             undecodable: 0,
+            program: load::main_program(&ebpf, is_typed),
             _ebpf: ebpf,
         })
     }
@@ -125,24 +131,40 @@ impl Probe {
         }
     }
 
-    /// Reads the counters. A record that could not be decoded counts as lost, too.
+    /// Reads the counters.
     ///
     /// # Errors
     /// The map cannot be read.
     pub(crate) fn totals(&self) -> Result<Totals, Error> {
+        // Before the counters: a miss may be one that the second program is just taking.
+        let missed = self.program.as_ref().map_or(0, recursion_misses);
         let cpus = self.counters.get(&0, 0).map_err(|source| Error::Kernel {
             action: "read the program's counters",
             reason: source.to_string(),
         })?;
-        let mut totals = Totals {
-            lost: self.undecodable,
-            ..Totals::default()
-        };
+        let mut totals = Totals::default();
+        let mut taken = 0;
         for PerCpu(cpu) in cpus.iter() {
             totals.transitions += cpu.transitions.iter().flatten().sum::<u64>();
             totals.lost += cpu.lost;
             totals.ignored += cpu.ignored;
+            taken += cpu.nested;
         }
+        totals.lost += self.undecodable + missed.saturating_sub(taken);
         Ok(totals)
     }
+}
+
+/// How often the kernel did not run a program because it was at work on that CPU already
+/// (`bpf_prog_show_fdinfo()`, Linux 5.12+; before, 0).
+fn recursion_misses(program: &OwnedFd) -> u64 {
+    fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd()))
+        .ok()
+        .and_then(|text| {
+            let value = text
+                .lines()
+                .find_map(|line| line.strip_prefix("recursion_misses:"))?;
+            value.trim().parse().ok()
+        })
+        .unwrap_or(0)
 }

@@ -61,19 +61,25 @@ pub(crate) struct Transition {
     pub(crate) error: Option<u32>,
     /// Whether the peer's FIN had arrived, where the socket could be read.
     pub(crate) has_peer_fin: Option<bool>,
+    /// Whether no process held it any more, likewise.
+    pub(crate) is_orphan: Option<bool>,
     pub(crate) owner: Option<Owner>,
 }
 
 impl Transition {
     /// The minisocket that this socket most likely lives on as. It is an inference: at the
     /// namespace's `tcp_max_tw_buckets` limit the kernel closes the same way and keeps nothing.
+    ///
+    /// `tcp_fin()` hands over once the peer's FIN has come, the others (`__tcp_close()`,
+    /// `tcp_rcv_state_process()`, the keepalive timer) only what is orphaned. A reset or a timeout
+    /// sets `sk_err` first.
     pub(crate) fn continues_as(&self) -> Option<Handover> {
         let is_handover = (self.from.is(State::FinWait2) || self.from.is(State::Closing))
             && self.to.is(State::Close)
             && self.error == Some(0);
-        match self.has_peer_fin {
-            Some(true) if is_handover => Some(Handover::TimeWait),
-            Some(false) if is_handover => Some(Handover::FinWait2),
+        match (self.has_peer_fin, self.is_orphan) {
+            (Some(true), _) if is_handover => Some(Handover::TimeWait),
+            (Some(false), Some(true)) if is_handover => Some(Handover::FinWait2),
             _ => None,
         }
     }
@@ -81,5 +87,45 @@ impl Transition {
     /// A child of a listener is born: `from` was never this socket's own state.
     pub(crate) fn is_birth(&self) -> bool {
         self.from.is(State::Close) || (self.from.is(State::Listen) && self.to.is(State::SynRecv))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    fn ending(from: State, error: u32, has_peer_fin: bool, is_orphan: bool) -> Option<Handover> {
+        let endpoint = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        let transition = Transition {
+            ktime_ns: 0,
+            netns: None,
+            cookie: None,
+            cgroup_id: None,
+            family: Family::Ipv4,
+            local: endpoint,
+            remote: endpoint,
+            from: RawState::Known(from),
+            to: RawState::Known(State::Close),
+            error: Some(error),
+            has_peer_fin: Some(has_peer_fin),
+            is_orphan: Some(is_orphan),
+            owner: None,
+        };
+        transition.continues_as()
+    }
+
+    #[test]
+    fn only_a_quiet_end_leaves_a_minisocket() {
+        let time_wait = Some(Handover::TimeWait);
+        assert_eq!(ending(State::FinWait2, 0, true, true), time_wait);
+        assert_eq!(ending(State::FinWait2, 0, true, false), time_wait);
+        assert_eq!(ending(State::Closing, 0, true, true), time_wait);
+        let fin_wait2 = Some(Handover::FinWait2);
+        assert_eq!(ending(State::FinWait2, 0, false, true), fin_wait2);
+        // A close with SO_LINGER at zero: the reset is sent by a socket that is still held.
+        assert_eq!(ending(State::FinWait2, 0, false, false), None);
+        assert_eq!(ending(State::FinWait2, 104, true, true), None);
+        assert_eq!(ending(State::LastAck, 0, true, true), None);
     }
 }

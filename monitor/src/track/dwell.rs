@@ -115,6 +115,7 @@ mod tests {
             to: RawState::Known(to),
             error: None,
             has_peer_fin: None,
+            is_orphan: None,
             owner: None,
         }
     }

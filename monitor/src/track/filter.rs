@@ -119,6 +119,7 @@ mod tests {
             to: RawState::Known(State::Close),
             error: None,
             has_peer_fin: None,
+            is_orphan: None,
             owner: None,
         }
     }
@@ -176,10 +177,12 @@ mod tests {
         let handover = Transition {
             error: Some(0),
             has_peer_fin: Some(true),
+            is_orphan: Some(true),
             ..unknown
         };
         let orphan = Transition {
             has_peer_fin: Some(false),
+            is_orphan: Some(true),
             ..handover
         };
         assert!(either.matches(&handover) && to.matches(&handover) && !from.matches(&handover));

@@ -1,6 +1,5 @@
-//! The load: one thread connects and closes, another accepts, over loopback.
+//! The load: connections over loopback, opened and closed as fast as the kernel does it.
 
-use std::io::{self, Read as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use rustix::net::sockopt::set_socket_linger;
 
 use crate::exec::{command, exec};
 
-/// Addresses of this host to connect to, so that ports in TIME_WAIT do not run out: each takes
+/// Addresses of this host to connect to, so that ports in `TIME_WAIT` do not run out: each takes
 /// 28,232 connections, the default ephemeral range.
 const ADDRESSES: u32 = 16;
 
@@ -30,35 +29,41 @@ pub(crate) struct LoadArgs {
 }
 
 /// Prints the rate in connections a second. Expects a network namespace of its own.
+///
+/// A thread a core, each both client and server of its own connections: over loopback the kernel
+/// does the other side's work inside the system call, so no core ever waits for another.
 pub(crate) fn run(args: &LoadArgs) -> Result<()> {
     exec(&mut command("ip", &["link", "set", "lo", "up"]))?;
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot listen")?;
-    let port = listener.local_addr()?.port();
-    let (connections, close) = (args.connections, args.close);
-    let server = thread::spawn(move || accept(&listener, connections, close));
+    let threads = u32::try_from(thread::available_parallelism()?.get())?;
+    let (each, close) = (args.connections / threads, args.close);
     let start = Instant::now();
-    for number in 0..connections {
-        let [_, _, _, last] = (number % ADDRESSES + 1).to_be_bytes();
-        let address = SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), port));
-        let stream = TcpStream::connect(address)
-            .with_context(|| format!("connection {number} to {address}"))?;
-        if matches!(close, Close::Reset) {
-            set_socket_linger(&stream, Some(Duration::ZERO))?;
-        }
+    let workers: Vec<_> = (0..threads)
+        .map(|_| thread::spawn(move || connect(each, close)))
+        .collect();
+    for worker in workers {
+        worker
+            .join()
+            .map_err(|_| anyhow!("a thread of the load panicked"))??;
     }
-    let accepted = server.join().map_err(|_| anyhow!("the server panicked"))?;
-    accepted.context("the server failed")?;
-    print_rate(f64::from(connections) / start.elapsed().as_secs_f64());
+    print_rate(f64::from(each * threads) / start.elapsed().as_secs_f64());
     Ok(())
 }
 
-fn accept(listener: &TcpListener, connections: u32, close: Close) -> io::Result<()> {
-    for _ in 0..connections {
-        let (mut stream, _) = listener.accept()?;
-        if matches!(close, Close::Fin) {
-            // The end of the stream: the client is the one that closes first.
-            let _: usize = stream.read(&mut [0])?;
+fn connect(connections: u32, close: Close) -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot listen")?;
+    let port = listener.local_addr()?.port();
+    for number in 0..connections {
+        let [_, _, _, last] = (number % ADDRESSES + 1).to_be_bytes();
+        let address = SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), port));
+        let client = TcpStream::connect(address)
+            .with_context(|| format!("connection {number} to {address}"))?;
+        let server = listener.accept().context("cannot accept")?;
+        if matches!(close, Close::Reset) {
+            set_socket_linger(&client, Some(Duration::ZERO))?;
         }
+        // The client first: it is the one that goes to `TIME_WAIT`.
+        drop(client);
+        drop(server);
     }
     Ok(())
 }

@@ -8,10 +8,10 @@ mod watcher;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::exec::{capture, command, exec, is_root};
+use crate::exec::{capture, command, is_root};
 use crate::{build, setup, workspace};
 pub(crate) use load::{Close, LoadArgs};
-use watcher::{Cost, Watcher};
+use watcher::Watcher;
 
 pub(crate) use load::run as run_load;
 
@@ -44,7 +44,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     setup::ensure()?;
     build::release()?;
     let watchers = Watcher::available(workspace::binary()?);
-    let stats = Stats::on()?;
     let mut results: Vec<(&Watcher, Figures)> = watchers
         .iter()
         .map(|watcher| (watcher, Figures::default()))
@@ -55,20 +54,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         for (watcher, figures) in &mut results {
             let running = watcher.start()?;
             let per_second = measure(args)?;
-            let Cost {
-                ns_per_event,
-                events,
-                lost,
-            } = running.stop()?;
+            let stats = Stats::on()?;
+            measure(args)?;
+            let cost = running.stop()?;
+            drop(stats);
             let unwatched = *unwatched.get_or_insert(per_second);
             figures.per_second.push(per_second);
             figures.kept.push(100.0 * per_second / unwatched);
-            figures.cost_ns.extend(ns_per_event);
-            figures.events += events;
-            figures.lost += lost;
+            figures.cost_ns.extend(cost.ns_per_event);
+            figures.events += cost.events;
+            figures.lost += cost.lost;
         }
     }
-    drop(stats);
     report(&mut results);
     Ok(())
 }
@@ -128,13 +125,13 @@ fn spread(values: &mut [f64], digits: usize) -> String {
     }
 }
 
-/// The kernel's run-time accounting of eBPF programs, on while this lives. It costs some 20 ns a
-/// call by itself, which the "unwatched" rate does not pay and every watcher does.
+/// The kernel's run-time accounting of eBPF programs, on while this lives. It costs time itself,
+/// so rates are measured without it.
 struct Stats;
 
 impl Stats {
     fn on() -> Result<Self> {
-        exec(&mut command(
+        capture(&mut command(
             "sysctl",
             &["-q", "-w", "kernel.bpf_stats_enabled=1"],
         ))?;
@@ -144,7 +141,7 @@ impl Stats {
 
 impl Drop for Stats {
     fn drop(&mut self) {
-        if let Err(error) = exec(&mut command(
+        if let Err(error) = capture(&mut command(
             "sysctl",
             &["-q", "-w", "kernel.bpf_stats_enabled=0"],
         )) {

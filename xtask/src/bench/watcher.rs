@@ -107,23 +107,25 @@ impl Running<'_> {
     }
 
     pub(super) fn stop(self) -> Result<Cost> {
-        let mut usage = Usage::default();
+        let mut ns = 0;
+        let mut events = 0;
         for (_, used) in programs()?
             .into_iter()
             .filter(|(id, _)| self.programs.contains(id))
         {
-            usage.ns += used.ns;
-            usage.runs += used.runs;
+            // Each of a watcher's programs runs once for a transition: what they take adds up.
+            ns += used.ns;
+            events = events.max(used.runs);
         }
         let lost = match self.watcher {
             Watcher::Tcplinger { .. } => self.watcher.counts()?,
             _ => 0,
         };
         #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-        let ns_per_event = (usage.runs > 0).then(|| usage.ns as f64 / usage.runs as f64);
+        let ns_per_event = (events > 0).then(|| ns as f64 / events as f64);
         Ok(Cost {
             ns_per_event,
-            events: usage.runs,
+            events,
             lost,
         })
     }

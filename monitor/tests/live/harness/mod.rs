@@ -1,0 +1,57 @@
+//! What the live tests stand on: namespaces, sockets, `ss` as the oracle, and the program itself.
+
+mod daemon;
+mod events;
+mod every_state;
+mod netns;
+mod oracle;
+pub(crate) mod socket;
+
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub(crate) use daemon::{Daemon, INTERVAL, Scratch, tcplinger};
+pub(crate) use events::EventStream;
+pub(crate) use every_state::EveryState;
+pub(crate) use netns::{Netns, Veth};
+pub(crate) use oracle::{Family, V4, V6, assert_agrees};
+
+/// Longer than anything here takes, short enough to fail within a test run.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Asks again and again until there is an answer; `None` when `timeout` has passed.
+pub(crate) fn eventually<T>(timeout: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        // Looked at before the question: a slow answer still counts once.
+        let is_last = Instant::now() >= deadline;
+        if let Some(answer) = ask() {
+            return Some(answer);
+        }
+        if is_last {
+            return None;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Runs a command to its end, in the calling thread's namespaces.
+pub(crate) fn output(command: &mut Command) -> Output {
+    command
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+/// Runs a command that must succeed; its standard output.
+pub(crate) fn run(command: &mut Command) -> String {
+    let output = output(command);
+    assert!(
+        output.status.success(),
+        "{command:?}: {}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).expect("output is UTF-8")
+}
