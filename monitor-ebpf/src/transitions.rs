@@ -45,7 +45,7 @@ static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(1, 0);
 
 /// Userspace sets the size before it loads the object.
 #[map]
-static TRANSITIONS: RingBuf = RingBuf::with_byte_size(1 << 24, 0);
+static TRANSITIONS: RingBuf = RingBuf::with_byte_size(1 << 23, 0);
 
 const IPPROTO_TCP: u16 = 6;
 const AF_INET: u16 = 2;

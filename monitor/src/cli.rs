@@ -171,7 +171,7 @@ pub(crate) struct ProgramArgs {
     #[arg(long, default_value = "auto")]
     pub(crate) program: ProgramChoice,
     /// Size of the ring buffer in bytes: a power of two from 64KiB to 1GiB, with KiB, MiB or GiB
-    #[arg(long, value_name = "BYTES", default_value = "16MiB", value_parser = value::ring_size)]
+    #[arg(long, value_name = "BYTES", default_value = "8MiB", value_parser = value::ring_size)]
     pub(crate) ring_size: u32,
     /// What the program itself may log; anything but `off` slows every transition
     #[arg(long, value_name = "LEVEL", default_value = "off", value_parser = levels())]
@@ -277,7 +277,7 @@ mod tests {
         assert_eq!(run.interval, Duration::from_secs(1));
         assert_eq!(run.summary_every, Duration::from_mins(1));
         assert!((run.walk_budget - 1.0).abs() < f64::EPSILON);
-        assert_eq!(run.program.ring_size, 16 << 20);
+        assert_eq!(run.program.ring_size, 8 << 20);
         assert_eq!(run.program.bpf_log, LevelFilter::Off);
         assert_eq!(run.log_format, Format::Text);
         assert!(!run.transitions && run.duration.is_none());

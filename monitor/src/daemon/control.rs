@@ -4,7 +4,7 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -88,6 +88,7 @@ impl Claim {
             .create(true)
             .truncate(false)
             .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
             .open(&lock_path)
             .map_err(failed)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -122,9 +123,16 @@ impl Claim {
             path: self.path.clone(),
             source,
         };
-        match fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
+        match fs::symlink_metadata(&self.path) {
+            Ok(found) if found.file_type().is_socket() => {
+                fs::remove_file(&self.path).map_err(failed)?;
+            }
+            Ok(_) => {
+                let there = "something that is no socket is there already";
+                return Err(failed(io::Error::other(there)));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
         }
         let listener = UnixListener::bind(&self.path).map_err(failed)?;
         fs::set_permissions(&self.path, Permissions::from_mode(0o600)).map_err(failed)?;
@@ -134,8 +142,11 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        // Gone already, or not ours to remove: either way nothing is left to do.
-        let _ = fs::remove_file(&self.path);
+        let is_socket = |found: fs::Metadata| found.file_type().is_socket();
+        if fs::symlink_metadata(&self.path).is_ok_and(is_socket) {
+            // Gone by now, perhaps: either way nothing is left to do.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 

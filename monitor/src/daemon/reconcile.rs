@@ -220,8 +220,15 @@ impl Reconciler {
                     scope: walk,
                     has_cookies: !taken.is_fallback,
                 };
-                live.census
-                    .finish(netns, snapshot, taken.rows.iter().map(seen));
+                let rows = taken.rows.iter().map(seen);
+                let corrected = live.census.finish(netns, snapshot, rows);
+                if corrected > 0 {
+                    tracing::info!(
+                        netns,
+                        sockets = corrected,
+                        "a snapshot corrected the counts"
+                    );
+                }
             }
             Err(Error::Stopped) => return Err(Error::Stopped.into()),
             Err(error) => {

@@ -125,8 +125,10 @@ impl Scan<'_> {
     fn processes(&mut self) -> Result<(), Errno> {
         let root = open_directory(rustix::fs::CWD, self.proc_root)?;
         for_each_number(root.as_fd(), |pid| {
+            let unreadable = self.unreadable;
             self.look(root.as_fd(), pid, |scan| scan.proc_root.join(pid));
-            if self.depth == Depth::Threads {
+            // What may not be read of a process may not be read of its threads.
+            if self.depth == Depth::Threads && self.unreadable == unreadable {
                 self.threads(root.as_fd(), pid);
             }
         })

@@ -75,6 +75,12 @@ pub(super) fn load(options: &Options) -> Result<Loaded, Error> {
     preflight::ensure_privileged()?;
     preflight::ensure_kernel()?;
     lift_memlock_limit();
+    let loaded = try_load(options);
+    return_freed_memory();
+    loaded
+}
+
+fn try_load(options: &Options) -> Result<Loaded, Error> {
     let bytes = match &options.object {
         None => OBJECT.to_vec(),
         Some(path) => fs::read(path).map_err(|source| Error::Read {
@@ -213,6 +219,17 @@ pub(super) fn object_name(options: &Options) -> String {
         Some(path) => path.display().to_string(),
     }
 }
+
+/// Reading the kernel's BTF takes some 25 MB for a moment; the allocator would keep them.
+#[cfg(target_env = "gnu")]
+fn return_freed_memory() {
+    // SAFETY: it may be called at any time; it touches free memory alone.
+    let _ = unsafe { libc::malloc_trim(0) };
+}
+
+/// Other allocators return it by themselves.
+#[cfg(not(target_env = "gnu"))]
+fn return_freed_memory() {}
 
 /// Before Linux 5.11 eBPF maps count against `RLIMIT_MEMLOCK`; later kernels do not look at it,
 /// so a refusal is no error.

@@ -217,15 +217,18 @@ impl Census {
     /// Takes a snapshot over. Every transition that fired before the snapshot ended must have
     /// been applied; those that fired since may have been. A snapshot without cookies cannot be
     /// joined with them: what moved meanwhile then asks for the next one.
+    ///
+    /// Returns by how many full sockets the counts had been off.
     pub(crate) fn finish(
         &mut self,
         netns: u32,
         snapshot: Snapshot,
         seen: impl Iterator<Item = Seen>,
-    ) {
-        if let Some(tables) = self.namespaces.get_mut(&netns) {
-            self.drift += tables.finish(snapshot, seen);
-        }
+    ) -> u64 {
+        let tables = self.namespaces.get_mut(&netns);
+        let correction = tables.map_or(0, |tables| tables.finish(snapshot, seen));
+        self.drift += correction;
+        correction
     }
 
     /// Whether anything in this namespace may have changed since its last check.

@@ -3,6 +3,9 @@
 use std::fs;
 use std::process::{Command, Output};
 
+use object::read::elf::ElfFile64;
+use object::{Object as _, ObjectSection as _};
+
 use crate::harness::{Daemon, EveryState, Scratch, output, tcplinger};
 
 /// Hides directories of /sys from what follows. New namespaces still show up under /run/netns.
@@ -85,4 +88,42 @@ fn an_object_that_is_none() {
         let command = &mut tcplinger(&format!("events --duration 1s --bpf-object {path}"));
         assert_refused(&output(command), 1, path);
     }
+}
+
+/// The real object, but for its first instruction: `r0 = *(u64 *)(r10 + 8)`, a read above the stack.
+#[test]
+fn a_program_that_the_verifier_rejects() {
+    let object = include_bytes!(concat!(env!("OUT_DIR"), "/monitor-ebpf"));
+    let elf: ElfFile64<'_> = ElfFile64::parse(&object[..]).unwrap();
+    let section = elf.section_by_name("tp_btf/inet_sock_set_state").unwrap();
+    let (offset, _) = section.file_range().unwrap();
+    let start = usize::try_from(offset).unwrap();
+    let mut broken = object.to_vec();
+    broken[start..start + 8].copy_from_slice(&[0x79, 0xa0, 8, 0, 0, 0, 0, 0]);
+    let scratch = Scratch::new();
+    let path = scratch.path("broken.o");
+    fs::write(&path, broken).unwrap();
+    let arguments = format!(
+        "events --duration 1s --program btf --bpf-object {}",
+        path.display()
+    );
+    let output = output(tcplinger(&arguments).env("TMPDIR", scratch.path("")));
+    assert_refused(&output, 4, "verifier rejected program");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let log = stderr
+        .split("its full log is in ")
+        .nth(1)
+        .expect("the log's path");
+    let log = log.split(';').next().unwrap();
+    let log = fs::read_to_string(log).unwrap();
+    assert!(log.contains("R10"), "{log}");
+}
+
+#[test]
+fn a_kernel_too_old() {
+    // To this process the kernel gives its release as 2.6.x (personality(2), UNAME26).
+    let mut command = Command::new("setarch");
+    command.args(["--uname-2.6", tcplinger("").get_program().to_str().unwrap()]);
+    command.args(["events", "--duration=1s"]);
+    assert_refused(&output(&mut command), 4, "too old");
 }

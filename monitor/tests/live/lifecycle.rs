@@ -71,6 +71,18 @@ fn a_stale_control_socket_is_no_obstacle() {
 }
 
 #[test]
+fn a_file_that_is_no_socket_is_left_alone() {
+    let scratch = Scratch::new();
+    let control = scratch.path("precious");
+    std::fs::write(&control, "mine").unwrap();
+    let refused = output(tcplinger("run --duration 1s --control").arg(&control));
+    let message = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{message}");
+    assert!(message.contains("no socket"), "{message}");
+    assert_eq!(std::fs::read_to_string(&control).unwrap(), "mine");
+}
+
+#[test]
 fn status_without_a_daemon() {
     let scratch = Scratch::new();
     let control = scratch.path("control");

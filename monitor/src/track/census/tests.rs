@@ -247,7 +247,7 @@ impl World {
                 scope,
                 has_cookies: true,
             };
-            self.census.finish(NETNS, snapshot, read.into_iter());
+            let _: u64 = self.census.finish(NETNS, snapshot, read.into_iter());
         }
     }
 
@@ -396,7 +396,7 @@ fn known(counts: &[(State, Family)]) -> Census {
         scope: Scope::ALL,
         has_cookies: true,
     };
-    census.finish(NETNS, snapshot, seen);
+    assert_eq!(census.finish(NETNS, snapshot, seen), 0);
     census.mark(NETNS);
     census
 }
