@@ -78,7 +78,11 @@ pub struct LongRecord {
     pub reserved: u32,
 }
 
-/// Counters of one CPU; userspace adds the CPUs up. They count every transition, whether or not
+/// Sets of [`Counters`] on each CPU: one for the program that watches, one for the program that
+/// takes what interrupts it.
+pub const COUNTER_SETS: u32 = 2;
+
+/// Counters of one CPU; userspace adds the CPUs and the sets up. They count every transition, whether or not
 /// the ring had room for its record.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +168,8 @@ pub struct Settings {
     pub tp_saddr_v6: u32,
     /// Classic tracepoint: `daddr_v6`.
     pub tp_daddr_v6: u32,
+    /// `struct task_struct`: `flags`.
+    pub task_flags: u32,
     /// 1 where `bpf_get_socket_cookie` may be called (5.12+), else 0.
     pub has_cookie: u32,
     /// 1 where a child socket is complete when LISTEN -> `SYN_RECV` fires (6.15+), else 0: its
@@ -204,6 +210,7 @@ impl Settings {
         tp_daddr: ABSENT,
         tp_saddr_v6: ABSENT,
         tp_daddr_v6: ABSENT,
+        task_flags: ABSENT,
         has_cookie: 0,
         child_is_complete: 0,
     };
@@ -219,5 +226,5 @@ const _: () = {
     assert!(core::mem::offset_of!(LongRecord, local) == 64);
     assert!(core::mem::offset_of!(LongRecord, pid) == 96);
     assert!(size_of::<Counters>() == 8 * (STATE_SLOTS * STATE_SLOTS + 4));
-    assert!(size_of::<Settings>() == 32 * 4);
+    assert!(size_of::<Settings>() == 33 * 4);
 };

@@ -20,16 +20,16 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_socket_cookie, bpf_ktime_get_ns,
-    bpf_skc_to_tcp_sock,
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_socket_cookie,
+    bpf_ktime_get_ns, bpf_skc_to_tcp_sock,
 };
 use aya_ebpf::macros::{btf_tracepoint, map, tracepoint};
 use aya_ebpf::maps::{PerCpuArray, RingBuf};
 use aya_ebpf::programs::{BtfTracePointContext, TracePointContext};
 use aya_log_ebpf::{debug, trace};
 use monitor_ebpf::{
-    ABSENT, COMM_WORDS, Counters, FROM_SOCKET, LongRecord, ORPHAN, OWNER, PEER_FIN, Record,
-    STATE_SLOTS, Settings,
+    ABSENT, COMM_WORDS, COUNTER_SETS, Counters, FROM_SOCKET, LongRecord, ORPHAN, OWNER, PEER_FIN,
+    Record, STATE_SLOTS, Settings,
 };
 
 // Dual MIT/Apache-2.0 like the rest; the kernel wants a string it knows to be GPL-compatible.
@@ -41,7 +41,7 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 static SETTINGS: Settings = Settings::NONE;
 
 #[map]
-static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(1, 0);
+static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(COUNTER_SETS, 0);
 
 /// Userspace sets the size before it loads the object.
 #[map]
@@ -50,6 +50,10 @@ static TRANSITIONS: RingBuf = RingBuf::with_byte_size(1 << 23, 0);
 const IPPROTO_TCP: u16 = 6;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
+
+/// A kernel thread, as those that finish a `close()` or work for MPTCP (`include/linux/sched.h`,
+/// Linux 6.18; unchanged since 2.6.27). It owns no socket.
+const PF_KTHREAD: u32 = 0x0020_0000;
 
 // `include/net/tcp_states.h`, Linux 6.18; unchanged since 2.6.
 const ESTABLISHED: u32 = 1;
@@ -107,12 +111,17 @@ pub(crate) fn socket_transition(ctx: BtfTracePointContext) -> i32 {
 /// recursion miss). Attached second, so that it is called second.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub(crate) fn nested_transition(ctx: BtfTracePointContext) -> i32 {
-    let Some(counters) = COUNTERS.get_ptr_mut(0) else {
+    let Some(interrupted) = COUNTERS.get_ptr(0) else {
         return 0;
     };
     // SAFETY: this CPU's own map value.
-    unsafe {
-        if ptr::read_volatile(&raw const (*counters).is_busy) != 0 {
+    if unsafe { ptr::read_volatile(&raw const (*interrupted).is_busy) } == 0 {
+        return 0;
+    }
+    // Counters of its own: those of the first program may be half-way through an addition.
+    if let Some(counters) = COUNTERS.get_ptr_mut(1) {
+        // SAFETY: this CPU's own map value.
+        unsafe {
             (*counters).nested += 1;
             observe(&ctx, counters);
         }
@@ -291,6 +300,22 @@ unsafe fn write_states(record: *mut Record, family: u16, from: u32, to: u32) {
     }
 }
 
+/// Whether the current task is one; no where this kernel does not let a program tell.
+#[inline(always)]
+fn is_kernel_thread() -> bool {
+    let offset = setting!(task_flags);
+    if offset == ABSENT {
+        return false;
+    }
+    // SAFETY: the helper gives the current task, the offset is that of its flags, and reading
+    // them is checked.
+    let bits: Result<u32, _> = unsafe {
+        let task = bpf_get_current_task() as *const u8;
+        bpf_probe_read_kernel(task.add(offset as usize).cast())
+    };
+    bits.is_ok_and(|bits| bits & PF_KTHREAD != 0)
+}
+
 /// The current task, where it is the owner; the flag that says so.
 ///
 /// # Safety
@@ -300,8 +325,12 @@ unsafe fn write_owner(record: *mut LongRecord, is_owner: bool) -> u16 {
     if !is_owner {
         return 0;
     }
-    // SAFETY: the caller's promise; the helper writes no more than it is told.
+    // SAFETY: the caller's promise; the helpers check what they read and write no more than they
+    // are told.
     unsafe {
+        if is_kernel_thread() {
+            return 0;
+        }
         (*record).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
         bpf_get_current_comm((&raw mut (*record).comm).cast(), 8 * COMM_WORDS as u32);
     }

@@ -3,11 +3,11 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
-use super::{NO_KERNEL, NO_PRIVILEGE, netns, stdout_style};
+use super::{NO_KERNEL, NO_PRIVILEGE, STDOUT, netns, stdout_style};
 use crate::cli::{Color, DoctorArgs, Format};
-use crate::inventory::{StateSet, Worker, wait};
+use crate::inventory::{Error, StateSet, Worker, wait};
 use crate::output::{DoctorRow, Outcome, json, text};
 use crate::probe::{self, Attach, BpfLog, Finding, Options, Probe};
 
@@ -17,10 +17,11 @@ pub(super) fn run(args: &DoctorArgs, color: Color) -> Result<ExitCode> {
     rows.push(inventory());
     let mut out = io::stdout().lock();
     match args.format {
-        Format::Json => json::write_doctor(&mut out, &rows)?,
-        Format::Text => text::write_doctor(&mut out, stdout_style(color), &rows)?,
+        Format::Json => json::write_doctor(&mut out, &rows),
+        Format::Text => text::write_doctor(&mut out, stdout_style(color), &rows),
     }
-    out.flush()?;
+    .context(STDOUT)?;
+    out.flush().context(STDOUT)?;
     let is_missing = |row: &DoctorRow| row.outcome == Outcome::Missing;
     Ok(match rows.iter().find(|row| is_missing(row)) {
         None => ExitCode::SUCCESS,
@@ -84,27 +85,30 @@ fn program() -> DoctorRow {
 
 /// Walks this host's namespaces, as `status` would.
 fn inventory() -> DoctorRow {
-    let walk = || -> Result<(usize, usize, bool)> {
+    let walk = || -> Result<(usize, bool)> {
         let worker = Worker::spawn()?;
         let namespaces = netns::find(&worker, None)?;
         let mut entered = 0;
         let mut is_fallback = false;
         for namespace in &namespaces {
             let asked = namespace.clone();
-            let taken = wait(|reply| worker.snapshot(asked, StateSet::of(&[]), reply))??;
-            is_fallback |= taken.is_fallback;
+            match wait(|reply| worker.snapshot(asked, StateSet::of(&[]), reply))? {
+                // It ended since it was found.
+                Err(Error::Gone { .. }) => continue,
+                taken => is_fallback |= taken?.is_fallback,
+            }
             entered += 1;
         }
-        Ok((namespaces.len(), entered, is_fallback))
+        Ok((entered, is_fallback))
     };
     let (outcome, found, mend) = match walk() {
         Err(error) => (Outcome::Missing, format!("{error:#}"), None),
-        Ok((_, entered, true)) => (
+        Ok((entered, true)) => (
             Outcome::Degraded,
             format!("{entered} namespaces, through /proc/net/tcp only"),
             Some("modprobe tcp_diag".to_owned()),
         ),
-        Ok((_, entered, false)) => (
+        Ok((entered, false)) => (
             Outcome::Ok,
             format!("sock_diag, {entered} namespaces entered"),
             None,

@@ -4,10 +4,10 @@ use std::io::{self, BufWriter, StdoutLock, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{logging, netns, runtime, stdout_style, stop_signal};
+use super::{STDOUT, logging, netns, runtime, stdout_style, stop_signal};
 use crate::cli::{Color, EventsArgs, Format};
 use crate::config;
 use crate::daemon::monotonic;
@@ -15,7 +15,7 @@ use crate::inventory::Worker;
 use crate::output::Clock;
 use crate::output::json::EventLines;
 use crate::output::text::EventTable;
-use crate::probe::{self, Probe};
+use crate::probe::{self, Attach, Probe};
 use crate::tcp::Transition;
 use crate::track::{Dwell, Filter};
 
@@ -33,12 +33,16 @@ pub(super) fn run(args: EventsArgs, color: Color) -> Result<ExitCode> {
             .first()
             .map(|namespace| namespace.inode),
     };
-    let probe = Probe::attach(&config::program(&args.program))?;
+    let program = config::program(&args.program);
+    if netns.is_some() && program.attach == Attach::Classic {
+        return Err(probe::Error::NoNamespaces.into());
+    }
+    let probe = Probe::attach(&program)?;
     for note in &probe.capabilities().notes {
         tracing::warn!("degraded: {note}");
     }
     if netns.is_some() && probe.capabilities().program == "classic" {
-        bail!("the classic program does not know namespaces: leave --netns out");
+        return Err(probe::Error::NoNamespaces.into());
     }
     let filter = config::filter(args.filter, netns);
     if let Some(state) = filter.silent_state() {
@@ -50,6 +54,7 @@ pub(super) fn run(args: EventsArgs, color: Color) -> Result<ExitCode> {
         filter,
         left: args.count,
         dwell: Dwell::default(),
+        newest_ns: 0,
         lines: match args.format {
             Format::Json => Lines::Json(EventLines::default()),
             Format::Text => Lines::Text(EventTable::new(stdout_style(color))),
@@ -63,8 +68,7 @@ pub(super) fn run(args: EventsArgs, color: Color) -> Result<ExitCode> {
             () = stop => Ok(()),
         }
     })?;
-    printer.print_waiting()?;
-    printer.out.flush()?;
+    printer.print_rest()?;
     let unknown = printer.dwell.dropped();
     if unknown > 0 {
         tracing::warn!(
@@ -82,6 +86,8 @@ struct Printer {
     /// How many to print yet; None for no limit.
     left: Option<u64>,
     dwell: Dwell,
+    /// Time of the newest transition taken.
+    newest_ns: u64,
     lines: Lines,
     out: BufWriter<StdoutLock<'static>>,
 }
@@ -96,7 +102,7 @@ impl Printer {
     async fn print(&mut self) -> Result<()> {
         while self.left != Some(0) {
             let has_more = self.print_waiting()?;
-            self.out.flush()?;
+            self.out.flush().context(STDOUT)?;
             if has_more {
                 tokio::task::yield_now().await;
             } else {
@@ -115,12 +121,14 @@ impl Printer {
             filter,
             left,
             dwell,
+            newest_ns,
             lines,
             out,
             ..
         } = self;
         let mut result = Ok(());
         let has_more = probe.drain(BATCH, |transition| {
+            *newest_ns = transition.ktime_ns;
             let after = dwell.after(transition);
             if result.is_ok() && *left != Some(0) && filter.matches(transition) {
                 result = lines.write(out, clock, transition, after);
@@ -128,8 +136,15 @@ impl Printer {
             }
         });
         probe.flush_log();
-        result?;
+        result.context(STDOUT)?;
         Ok(has_more)
+    }
+
+    /// Prints what had happened by now and was not printed yet.
+    fn print_rest(&mut self) -> Result<()> {
+        let now_ns = u64::try_from(monotonic().as_nanos())?;
+        while self.left != Some(0) && self.print_waiting()? && self.newest_ns <= now_ns {}
+        self.out.flush().context(STDOUT)
     }
 
     /// After a loss no socket's last transition is certain any more.

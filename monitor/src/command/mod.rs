@@ -19,6 +19,7 @@ use crate::inventory;
 use crate::output::Style;
 use crate::probe::{self, Kind};
 
+const STDOUT: &str = "cannot write to stdout";
 /// A failure, or findings.
 const FAILURE: u8 = 1;
 /// More privilege is needed.
@@ -31,7 +32,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     match cli.verb {
         Verb::Run(args) => run::run(&args, cli.color),
         Verb::Events(args) => events::run(args, cli.color),
-        Verb::Status(args) => status::run(&args),
+        Verb::Status(args) => status::run(&args, cli.color),
         Verb::Doctor(args) => doctor::run(&args, cli.color),
     }
 }
@@ -78,10 +79,32 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
         .context("cannot start the async runtime")
 }
 
+/// How long a verb may take to end in order after a signal.
+const GRACE: Duration = Duration::from_secs(2);
+
 /// Ready at SIGINT, SIGTERM, or the end of `duration`. Call it inside the runtime.
+///
+/// Ends the process some time after a signal where the verb does not: it may be stuck in a write
+/// to a pipe that nobody reads.
 fn stop_signal(duration: Option<Duration>) -> Result<impl Future<Output = ()>> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+    let stopped = signalled()?;
+    let guard = runtime()?;
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            let is_stopped = guard.block_on(async {
+                let Ok(stopped) = signalled() else {
+                    return false;
+                };
+                stopped.await;
+                true
+            });
+            if is_stopped {
+                std::thread::sleep(GRACE);
+                abandon();
+            }
+        })
+        .context("cannot start the thread for signals")?;
     Ok(async move {
         let end = async {
             match duration {
@@ -90,9 +113,25 @@ fn stop_signal(duration: Option<Duration>) -> Result<impl Future<Output = ()>> {
             }
         };
         tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+            () = stopped => {}
             () = end => {}
         }
     })
+}
+
+/// Ready at SIGINT or SIGTERM.
+fn signalled() -> Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+#[expect(clippy::exit, reason = "the thread that should return is stuck")]
+fn abandon() {
+    std::process::exit(FAILURE.into());
 }

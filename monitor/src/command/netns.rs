@@ -8,7 +8,7 @@ use crate::output::Escaped;
 
 /// The namespaces of this host that `wanted` names: all of them, or the one.
 pub(super) fn find(worker: &Worker, wanted: Option<&Netns>) -> Result<Vec<Namespace>> {
-    let found = wait(|reply| worker.discover(Depth::Processes, reply))?
+    let found = wait(|reply| worker.discover(Depth::Threads, reply))?
         .context("cannot look for network namespaces")?;
     let Some(wanted) = wanted else {
         return Ok(found.namespaces);

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::netns;
-use crate::cli::{Format, Netns, SourceChoice, StatusArgs};
+use super::{STDOUT, netns, stdout_style};
+use crate::cli::{Color, Format, Netns, SourceChoice, StatusArgs};
 use crate::daemon::control::{self, Error};
 use crate::daemon::{self, summarize};
 use crate::inventory::{self, Namespace, StateSet, Worker, wait};
@@ -14,7 +14,7 @@ use crate::output::{Escaped, json, text};
 use crate::probe;
 use crate::track::{Census, EventTotals, Scope, Snapshot, Source, Summary};
 
-pub(super) fn run(args: &StatusArgs) -> Result<ExitCode> {
+pub(super) fn run(args: &StatusArgs, color: Color) -> Result<ExitCode> {
     let summary = match args.source {
         SourceChoice::Kernel => from_kernel(args.netns.as_ref())?,
         SourceChoice::Daemon => from_daemon(args)?,
@@ -25,10 +25,11 @@ pub(super) fn run(args: &StatusArgs) -> Result<ExitCode> {
     };
     let mut out = io::stdout().lock();
     match args.format {
-        Format::Json => json::write_status(&mut out, &summary)?,
-        Format::Text => text::write_status(&mut out, &summary)?,
+        Format::Json => json::write_status(&mut out, &summary),
+        Format::Text => text::write_status(&mut out, stdout_style(color), &summary),
     }
-    out.flush()?;
+    .context(STDOUT)?;
+    out.flush().context(STDOUT)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -23,6 +23,9 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// An answer is at most one round away: a walk of a very large table takes a second or two.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Bytes: some hundred thousand namespaces.
+const LONGEST_ANSWER: u64 = 1 << 27;
+
 /// Where an answer goes.
 pub(super) type Asker = oneshot::Sender<Summary>;
 
@@ -33,9 +36,18 @@ pub(crate) enum Error {
          status, stop it with kill {pid}, or give this one another socket with --control PATH",
         path.display()
     )]
-    AlreadyRunning { pid: String, path: PathBuf },
-    #[error("cannot use the control socket {}: {source}; choose another with --control PATH", path.display())]
-    Path { path: PathBuf, source: io::Error },
+    AlreadyRunning { pid: u32, path: PathBuf },
+    #[error(
+        "another process holds the lock beside the control socket {}: choose another with \
+         --control PATH",
+        path.display()
+    )]
+    Locked { path: PathBuf },
+    #[error(
+        "cannot use the control socket {}: {reason}; choose another with --control PATH",
+        path.display()
+    )]
+    Path { path: PathBuf, reason: io::Error },
     #[error(
         "no daemon answers at {}: start one with tcplinger run, or leave --source daemon out",
         path.display()
@@ -76,9 +88,9 @@ impl Claim {
     /// # Errors
     /// Another daemon holds it, or the files cannot be made.
     pub(crate) fn new(path: &Path) -> Result<Self, Error> {
-        let failed = |source| Error::Path {
+        let failed = |reason| Error::Path {
             path: path.to_owned(),
-            source,
+            reason,
         };
         let mut lock_path = path.as_os_str().to_owned();
         lock_path.push(".lock");
@@ -95,10 +107,11 @@ impl Claim {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let mut pid = String::new();
-                lock.read_to_string(&mut pid).map_err(failed)?;
-                return Err(Error::AlreadyRunning {
-                    pid: pid.trim().to_owned(),
-                    path: path.to_owned(),
+                (&lock).take(16).read_to_string(&mut pid).map_err(failed)?;
+                let path = path.to_owned();
+                return Err(match pid.trim().parse() {
+                    Ok(pid) => Error::AlreadyRunning { pid, path },
+                    Err(_) => Error::Locked { path },
                 });
             }
             Err(errno) => return Err(failed(errno.into())),
@@ -119,9 +132,9 @@ impl Claim {
     /// Starts to listen, for root only. A socket file that a killed daemon left is replaced: the
     /// lock tells that nobody listens there.
     pub(super) fn listen(&self) -> Result<UnixListener, Error> {
-        let failed = |source| Error::Path {
+        let failed = |reason| Error::Path {
             path: self.path.clone(),
-            source,
+            reason,
         };
         match fs::symlink_metadata(&self.path) {
             Ok(found) if found.file_type().is_socket() => {
@@ -195,19 +208,19 @@ pub(crate) fn ask(path: &Path) -> Result<Summary, Error> {
         path: path.to_owned(),
         reason,
     };
-    let mut stream = UnixStream::connect(path).map_err(|source| match source.kind() {
+    let stream = UnixStream::connect(path).map_err(|source| match source.kind() {
         NotFound | ConnectionRefused => Error::NotRunning {
             path: path.to_owned(),
         },
         _ => Error::Path {
             path: path.to_owned(),
-            source,
+            reason: source,
         },
     })?;
     let mut answer = Vec::new();
     stream
         .set_read_timeout(Some(PATIENCE))
-        .and_then(|()| stream.read_to_end(&mut answer))
+        .and_then(|()| stream.take(LONGEST_ANSWER).read_to_end(&mut answer))
         .map_err(|error| bad(error.to_string()))?;
     let mut lines = answer.splitn(2, |byte| *byte == b'\n');
     let (Some(hello), Some(status)) = (lines.next(), lines.next()) else {

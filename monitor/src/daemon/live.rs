@@ -12,6 +12,8 @@ use crate::track::{Census, EventTotals};
 
 /// Transitions taken before other tasks get their turn: some milliseconds' worth.
 const BATCH: usize = 1 << 15;
+/// More batches than the largest ring holds: an end for a stream that cannot be decoded.
+const BATCHES_AT_MOST: usize = 1 << 10;
 /// Pauses between two looks at the ring: right after traffic, and when nothing happens.
 const PAUSE_BUSY: Duration = Duration::from_millis(5);
 const PAUSE_IDLE: Duration = Duration::from_millis(40);
@@ -60,9 +62,14 @@ impl Live {
             newest_ns,
             ..
         } = self;
+        let is_identifying = probe.capabilities().is_identifying;
         let has_more = probe.drain(BATCH, |transition| {
             *newest_ns = transition.ktime_ns;
-            census.apply(transition);
+            if is_identifying {
+                census.apply(transition);
+            } else {
+                census.disturb(transition.netns);
+            }
             if *logs_transitions {
                 log_transition(transition);
             }
@@ -74,13 +81,22 @@ impl Live {
     /// Applies everything that was there when this was called.
     pub(super) fn drain_all(&mut self) {
         let called_ns = u64::try_from(monotonic().as_nanos()).unwrap_or(u64::MAX);
-        while self.drain() && self.newest_ns <= called_ns {}
+        for _ in 0..BATCHES_AT_MOST {
+            if !self.drain() || self.newest_ns > called_ns {
+                return;
+            }
+        }
     }
 
     /// Reads the program's counters. Losses make every count suspect, and are logged.
     pub(super) fn note_losses(&mut self) {
         self.totals.received = self.probe.received();
-        match self.probe.totals() {
+        let totals = self.probe.totals();
+        if let Ok(totals) = &totals {
+            self.totals.counted = totals.counted;
+            self.totals.ignored = totals.ignored;
+        }
+        match totals {
             Ok(totals) if totals.lost > self.totals.lost => {
                 let lost = totals.lost - self.totals.lost;
                 tracing::warn!(

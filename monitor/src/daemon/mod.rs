@@ -4,6 +4,7 @@
 pub(crate) mod control;
 mod live;
 mod reconcile;
+mod roster;
 mod walks;
 
 use std::cell::RefCell;

@@ -1,40 +1,42 @@
 //! Holds the census to the kernel: finds namespaces, reads their figures, walks where needed.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::Settings;
 use super::control::Asker;
 use super::live::{Live, monotonic};
+use super::roster::Roster;
 use super::walks::{Walker, seen, summarize};
-use crate::inventory::{Depth, Error, Namespace, Worker};
+use crate::inventory::{Error, Namespace, Worker};
 use crate::tcp::Counts;
 use crate::track::{Budget, Figures, Snapshot, Source, Summary, Verdict};
 
-/// Namespaces are looked for this often, and at once when a transition names an unknown one.
-const DISCOVER_EVERY: Duration = Duration::from_secs(5);
+/// An answer waits for so many rounds at most to be free of doubt.
+const ROUNDS_FOR_AN_ANSWER: usize = 3;
 /// A namespace in which nothing moves is checked in one of so many rounds.
-const QUIET_ROUNDS: u64 = 8;
+const QUIET_ROUNDS: u64 = 4;
 /// A record that is reserved is filled within microseconds; this is ample.
 const SETTLE: Duration = Duration::from_millis(1);
 
 pub(super) struct Reconciler {
     live: Rc<RefCell<Live>>,
     walker: Walker,
-    namespaces: Vec<Namespace>,
-    discovered: Option<Instant>,
+    roster: Roster,
+    /// Namespaces of which a failure was logged.
+    failing: BTreeSet<u32>,
     budget: Budget,
     round: u64,
     interval: Duration,
     summary_every: Duration,
     /// What the log said last, and when.
     logged: (Counts, Option<Instant>),
-    unreadable: u64,
 }
 
 impl Reconciler {
@@ -42,14 +44,13 @@ impl Reconciler {
         Self {
             live,
             walker: Walker::new(worker),
-            namespaces: Vec::new(),
-            discovered: None,
+            roster: Roster::default(),
+            failing: BTreeSet::new(),
             budget: Budget::new(settings.walk_share, monotonic()),
             round: 0,
             interval: settings.interval,
             summary_every: settings.summary_every,
             logged: (Counts::default(), None),
-            unreadable: 0,
         }
     }
 
@@ -59,7 +60,10 @@ impl Reconciler {
     /// Namespaces cannot be found or entered at all.
     pub(super) async fn start(&mut self) -> Result<()> {
         self.round(true).await?;
-        tracing::info!(namespaces = self.namespaces.len(), "first snapshot taken");
+        tracing::info!(
+            namespaces = self.roster.known().len(),
+            "first snapshot taken"
+        );
         self.log_summary("counts");
         Ok(())
     }
@@ -81,6 +85,11 @@ impl Reconciler {
                 askers.push(asker);
             }
             self.round(!askers.is_empty()).await?;
+            for _ in 1..ROUNDS_FOR_AN_ANSWER {
+                if !askers.is_empty() && self.live.borrow().census.is_in_doubt() {
+                    self.round(true).await?;
+                }
+            }
             for asker in askers {
                 // An asker that has gone away needs no answer.
                 drop(asker.send(self.summary()));
@@ -99,7 +108,7 @@ impl Reconciler {
         let live = self.live.borrow();
         summarize(
             &live.census,
-            &self.namespaces,
+            self.roster.known(),
             Source::Daemon,
             live.totals(),
         )
@@ -144,38 +153,13 @@ impl Reconciler {
     }
 
     async fn discover_if_due(&mut self, is_asked: bool) -> Result<()> {
-        let is_due = self
-            .discovered
-            .is_none_or(|at| at.elapsed() >= DISCOVER_EVERY);
-        let has_unknown = {
-            let live = self.live.borrow();
-            let mut spoke = live.census.namespaces();
-            spoke.any(|netns| self.namespaces.iter().all(|known| known.inode != netns))
-        };
-        if !is_asked && !is_due && !has_unknown {
-            return Ok(());
+        let spoke: Vec<u32> = self.live.borrow().census.namespaces().collect();
+        if self.roster.refresh(&self.walker, &spoke, is_asked).await? {
+            let known = self.roster.known().iter();
+            let inodes: Vec<u32> = known.map(|known| known.inode).collect();
+            self.failing.retain(|netns| inodes.contains(netns));
+            self.live.borrow_mut().census.cover(&inodes);
         }
-        let depth = if has_unknown {
-            Depth::Threads
-        } else {
-            Depth::Processes
-        };
-        let found = self
-            .walker
-            .discover(depth)
-            .await
-            .context("cannot look for network namespaces")?;
-        if found.unreadable > self.unreadable {
-            tracing::warn!(
-                processes = found.unreadable,
-                "the namespaces of some processes cannot be read, so theirs may be missing"
-            );
-        }
-        self.unreadable = found.unreadable;
-        let inodes: Vec<u32> = found.namespaces.iter().map(|found| found.inode).collect();
-        self.live.borrow_mut().census.cover(&inodes);
-        self.namespaces = found.namespaces;
-        self.discovered = Some(Instant::now());
         Ok(())
     }
 
@@ -188,7 +172,7 @@ impl Reconciler {
             let is_turn = u64::from(inode) % QUIET_ROUNDS == self.round % QUIET_ROUNDS;
             is_asked || is_turn || census.is_active(inode)
         };
-        let due: Vec<Namespace> = self.namespaces.iter().filter(is_due).cloned().collect();
+        let due: Vec<Namespace> = self.roster.known().iter().filter(is_due).cloned().collect();
         for namespace in &due {
             census.mark(namespace.inode);
         }
@@ -204,8 +188,9 @@ impl Reconciler {
     /// Holds one namespace to its figures, with a walk where they do not suffice.
     async fn hold(&mut self, netns: u32, figures: &Figures, is_asked: bool) -> Result<()> {
         let Verdict { walk, is_urgent } = self.live.borrow_mut().census.check(netns, figures);
-        let is_allowed = is_asked || is_urgent || self.budget.allows(monotonic());
-        let namespace = self.namespaces.iter().find(|known| known.inode == netns);
+        let is_free = is_asked || is_urgent;
+        let is_allowed = is_free || self.budget.allows(monotonic());
+        let namespace = self.roster.get(netns);
         let (false, true, Some(namespace)) = (walk.is_empty(), is_allowed, namespace) else {
             return Ok(());
         };
@@ -214,8 +199,14 @@ impl Reconciler {
         self.settle().await;
         let mut live = self.live.borrow_mut();
         match taken {
+            Ok(taken) if taken.dump.is_interrupted => {
+                // The kernel says itself that this walk is no picture.
+                live.census.abandon(netns);
+            }
             Ok(taken) => {
-                self.budget.spend(taken.cost.cpu);
+                if !is_free {
+                    self.budget.spend(taken.cost.cpu);
+                }
                 let snapshot = Snapshot {
                     scope: walk,
                     has_cookies: !taken.is_fallback,
@@ -242,8 +233,8 @@ impl Reconciler {
 
     /// A namespace that has gone is looked for again; anything else is worth a word.
     fn note_failure(&mut self, netns: u32, error: &Error) {
-        self.discovered = None;
-        if !matches!(error, Error::Gone { .. }) {
+        self.roster.look_soon();
+        if !matches!(error, Error::Gone { .. }) && self.failing.insert(netns) {
             tracing::warn!(netns, "cannot take the inventory: {error}");
         }
     }

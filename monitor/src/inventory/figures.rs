@@ -38,8 +38,6 @@ impl Figures {
         };
         load("/proc/thread-self/net/snmp", text)?;
         (figures.established_or_close_wait, figures.segments_received) = parse_snmp(text)?;
-        load("/proc/thread-self/net/netstat", text)?;
-        figures.time_wait_overflows = parse_netstat(text)?;
         Ok(figures)
     }
 }
@@ -66,11 +64,6 @@ fn parse_snmp(text: &str) -> Result<(u64, u64), Error> {
     // A socket that changes CPU while the kernel adds its counters up can leave -1.
     let established = field("CurrEstab")?.cast_signed().max(0).cast_unsigned();
     Ok((established, field("InSegs")?))
-}
-
-fn parse_netstat(text: &str) -> Result<u64, Error> {
-    let name = "TCPTimeWaitOverflow";
-    required("netstat", name, column(text, "TcpExt:", name))
 }
 
 fn required(file: &'static str, field: &'static str, word: Option<&str>) -> Result<u64, Error> {
@@ -112,19 +105,12 @@ Tcp: RtoAlgorithm RtoMin RtoMax MaxConn ActiveOpens PassiveOpens AttemptFails Es
 CurrEstab InSegs OutSegs RetransSegs InErrs OutRsts InCsumErrors
 Tcp: 1 200 120000 -1 12 10 0 0 14 61 58 0 0 0 0
 ";
-    const NETSTAT: &str = "\
-TcpExt: SyncookiesSent TW TCPTimeWaitOverflow TCPReqQFullDoCookies
-TcpExt: 0 3 17 0
-IpExt: InNoRoutes InTruncatedPkts
-IpExt: 0 0
-";
 
     #[test]
     fn figures_are_found_by_name() {
         assert_eq!(parse_sockstat(SOCKSTAT).unwrap(), (13, 3));
         assert_eq!(parse_sockstat6(SOCKSTAT6).unwrap(), 8);
         assert_eq!(parse_snmp(SNMP).unwrap(), (14, 61));
-        assert_eq!(parse_netstat(NETSTAT).unwrap(), 17);
     }
 
     #[test]
@@ -133,8 +119,6 @@ IpExt: 0 0
         assert_eq!(error.to_string(), "sockstat has no number for tw");
         let error = parse_snmp(&SNMP.replace("CurrEstab", "Other")).unwrap_err();
         assert_eq!(error.to_string(), "snmp has no number for CurrEstab");
-        assert!(parse_netstat("").is_err());
-        assert!(parse_netstat("TcpExt: TCPTimeWaitOverflow\n").is_err());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::fs;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, RawDir};
@@ -30,6 +31,13 @@ pub(crate) struct Namespace {
     /// File name of a bind mount (as `ip netns` makes), or `host`. Escape it before it is shown.
     pub(crate) name: Option<String>,
     pub(super) path: PathBuf,
+}
+
+impl Namespace {
+    /// Whether it can still be entered where it was found.
+    pub(crate) fn is_there(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|found| found.ino() == u64::from(self.inode))
+    }
 }
 
 /// How closely to look.

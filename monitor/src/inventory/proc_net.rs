@@ -79,6 +79,7 @@ fn parse(line: &str, family: Family) -> Result<Option<Line>, Error> {
     };
     Ok(Some(Line::Socket(Row {
         cookie: 0,
+        tuple: 0,
         state,
         family,
         is_minisocket,

@@ -5,8 +5,11 @@ use crate::tcp::{Family, State};
 /// One TCP socket as the kernel's tables show it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
-    /// Socket cookie; 0 where only /proc/net could be asked.
+    /// Socket cookie; 0 where only /proc/net could be asked. Not unique: a socket that is
+    /// disconnected and connected anew keeps it, and so does each minisocket it leaves behind.
     pub(crate) cookie: u64,
+    /// Fingerprint of addresses, ports and interface: with the cookie it tells sockets apart.
+    pub(super) tuple: u64,
     /// A minisocket's substate is `TimeWait` or `FinWait2`.
     pub(crate) state: State,
     pub(crate) family: Family,
@@ -14,7 +17,7 @@ pub(crate) struct Row {
     pub(crate) is_minisocket: bool,
 }
 
-const _: () = assert!(size_of::<Row>() == 16);
+const _: () = assert!(size_of::<Row>() == 24);
 
 /// How a snapshot went, beside its rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -37,9 +37,9 @@ pub(super) fn dump(states: StateSet, rows: &mut Vec<Row>) -> Result<Dump, Error>
 
 /// Keeps the latest row of each socket.
 fn drop_repeats(rows: &mut Vec<Row>) {
-    rows.sort_by_key(|row| row.cookie);
+    rows.sort_by_key(|row| (row.cookie, row.tuple));
     rows.dedup_by(|later, kept| {
-        let is_repeat = later.cookie == kept.cookie;
+        let is_repeat = (later.cookie, later.tuple) == (kept.cookie, kept.tuple);
         if is_repeat {
             *kept = *later;
         }
@@ -156,6 +156,7 @@ mod tests {
     fn row(cookie: u64, state: State) -> Row {
         Row {
             cookie,
+            tuple: 0,
             state,
             family: Family::Ipv4,
             is_minisocket: false,
@@ -178,6 +179,15 @@ mod tests {
             row(3, State::Established),
         ];
         assert_eq!(rows, expected);
+    }
+
+    #[test]
+    fn sockets_that_share_a_cookie_are_several() {
+        let mut again = row(7, State::Established);
+        again.tuple = 1;
+        let mut rows = vec![again, row(7, State::TimeWait)];
+        drop_repeats(&mut rows);
+        assert_eq!(rows, [row(7, State::TimeWait), again]);
     }
 
     #[test]

@@ -156,10 +156,21 @@ fn socket(body: &[u8]) -> Option<Message> {
     };
     Some(Message::Row(Row {
         cookie,
+        tuple: fingerprint(fixed)?,
         state,
         family,
         is_minisocket,
     }))
+}
+
+/// Folds `idiag_sport` to `idiag_if` into a word; not meant to withstand malice, as rows with other
+/// cookies are other sockets anyway.
+fn fingerprint(message: &[u8; DIAG_MESSAGE]) -> Option<u64> {
+    let words = message.get(4..44)?.chunks_exact(8);
+    words.into_iter().try_fold(0_u64, |folded, word| {
+        let word = u64::from_ne_bytes(word.try_into().ok()?);
+        Some((folded.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    })
 }
 
 fn has_attribute(mut attributes: &[u8], wanted: u16) -> bool {
@@ -239,6 +250,7 @@ mod tests {
         for (number, timer, attributes, state, is_minisocket) in cases {
             let row = Row {
                 cookie: 0x0123_4567_89ab_cdef,
+                tuple: fingerprint(&[0; DIAG_MESSAGE]).unwrap(),
                 state,
                 family: Family::Ipv4,
                 is_minisocket,

@@ -75,8 +75,10 @@ pub(super) fn summary() -> Summary {
             },
         ],
         events: EventTotals {
+            counted: 1_203,
             received: 1_200,
             lost: 3,
+            ignored: 4,
         },
         drift: 2,
     }

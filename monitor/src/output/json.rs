@@ -165,8 +165,10 @@ struct Families {
 
 #[derive(Serialize, Deserialize)]
 struct Events {
+    counted: u64,
     received: u64,
     lost: u64,
+    ignored: u64,
 }
 
 /// Every state with its number, zero included, in the kernel's order.
@@ -222,8 +224,10 @@ impl From<&Summary> for Status {
             sockets: Sockets(summary.sockets()),
             namespaces: summary.namespaces.iter().map(namespace).collect(),
             events: Events {
+                counted: summary.events.counted,
                 received: summary.events.received,
                 lost: summary.events.lost,
+                ignored: summary.events.ignored,
             },
             drift: summary.drift,
         }
@@ -245,8 +249,10 @@ impl From<Status> for Summary {
             },
             namespaces: status.namespaces.into_iter().map(namespace).collect(),
             events: EventTotals {
+                counted: status.events.counted,
                 received: status.events.received,
                 lost: status.events.lost,
+                ignored: status.events.ignored,
             },
             drift: status.drift,
         }

@@ -174,11 +174,18 @@ fn or_dash(value: Option<impl fmt::Display>) -> impl fmt::Display {
 ///
 /// # Errors
 /// Those of `out`.
-pub(crate) fn write_status(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
-    write_table(out, 1, &state_rows(summary))?;
+pub(crate) fn write_status(
+    out: &mut impl Write,
+    style: Style,
+    summary: &Summary,
+) -> io::Result<()> {
+    let states = State::ALL.map(|state| style.of_state(RawState::Known(state)));
+    let paints = std::iter::once(anstyle::Style::new()).chain(states);
+    write_table(out, 1, &state_rows(summary), paints)?;
     if summary.namespaces.len() > 1 {
         writeln!(out)?;
-        write_table(out, 2, &namespace_rows(summary))?;
+        let plain = std::iter::repeat(anstyle::Style::new());
+        write_table(out, 2, &namespace_rows(summary), plain)?;
     }
     let source = match summary.source {
         Source::Daemon => "daemon",
@@ -239,18 +246,25 @@ fn namespace_rows(summary: &Summary) -> Vec<Vec<String>> {
 }
 
 /// Writes rows in columns as wide as their widest cell: the first `left` to the left, the others,
-/// numbers, to the right.
-fn write_table(out: &mut impl Write, left: usize, rows: &[Vec<String>]) -> io::Result<()> {
+/// numbers, to the right. Each row's paint is for its first cell.
+fn write_table(
+    out: &mut impl Write,
+    left: usize,
+    rows: &[Vec<String>],
+    paints: impl Iterator<Item = anstyle::Style>,
+) -> io::Result<()> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
-    for row in rows {
+    for (row, paint) in rows.iter().zip(paints) {
         let cells = row.iter().zip(&widths).enumerate();
         let cells = cells.map(|(column, (cell, width))| {
-            if column < left {
+            if column == 0 {
+                format!("{paint}{cell:<width$}{paint:#}")
+            } else if column < left {
                 format!("{cell:<width$}")
             } else {
                 format!("{cell:>width$}")

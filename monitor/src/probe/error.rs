@@ -14,8 +14,8 @@ use super::preflight::{self, Lockdown};
 #[derive(Debug, ThisError)]
 pub(crate) enum Error {
     #[error(
-        "missing {}: the kernel lets only privileged processes load eBPF programs and enter \
-         network namespaces; run it as root: sudo tcplinger ...",
+        "missing {}: loading eBPF programs takes CAP_BPF and CAP_PERFMON, entering network \
+         namespaces CAP_SYS_ADMIN, finding them CAP_SYS_PTRACE; run it as root: sudo tcplinger ...",
         capabilities.join(", ")
     )]
     NotPrivileged { capabilities: Vec<&'static str> },
@@ -78,6 +78,11 @@ pub(crate) enum Error {
         verdict: String,
         log: Option<PathBuf>,
     },
+    #[error(
+        "the classic program does not know network namespaces: leave --netns out, or boot a \
+         kernel with BTF"
+    )]
+    NoNamespaces,
     #[error("cannot {action}: {reason}")]
     Kernel {
         action: &'static str,

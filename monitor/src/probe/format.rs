@@ -1,7 +1,7 @@
 //! The classic tracepoint's field offsets, from its `format` file in tracefs.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use monitor_ebpf::Settings;
 
@@ -15,16 +15,21 @@ const ROOTS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 /// # Errors
 /// tracefs is not mounted, or this kernel (before 4.16) does not have the tracepoint.
 pub(super) fn path() -> Result<PathBuf, Error> {
+    let is_mounted = |root: &&Path| match root.join("events").symlink_metadata() {
+        Ok(found) => found.is_dir(),
+        // Closed to this process, but there.
+        Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+    };
     let mounted = ROOTS
         .into_iter()
         .map(Path::new)
-        .find(|root| root.join("events").is_dir())
+        .find(is_mounted)
         .ok_or(Error::NoTracefs)?;
     let path = mounted.join("events/sock/inet_sock_set_state/format");
-    if path.is_file() {
-        Ok(path)
-    } else {
-        Err(Error::NoTracepoint { path })
+    match path.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::NoTracepoint { path }),
+        Err(source) => Err(Error::Read { path, source }),
+        Ok(_) => Ok(path),
     }
 }
 

@@ -54,6 +54,7 @@ pub(super) fn from_btf(path: &Path) -> Result<Settings, Error> {
         sk_cgroup,
         cgroup_kn,
         kn_id,
+        task_flags: need("task_struct", "flags")?,
         inet_sport: need("tcp_sock", "inet_conn.icsk_inet.inet_sport")?,
         ..Settings::NONE
     })

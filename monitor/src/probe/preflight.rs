@@ -150,7 +150,14 @@ pub(super) fn save_verifier_log(log: &str) -> Option<PathBuf> {
 
 /// Everything that is needed of the kernel, all rows at once, without loading anything.
 pub(crate) fn findings() -> Vec<Finding> {
-    vec![privilege(), kernel(), lockdown_finding(), btf(), tracefs()]
+    vec![
+        privilege(),
+        whole_host(),
+        kernel(),
+        lockdown_finding(),
+        btf(),
+        tracefs(),
+    ]
 }
 
 fn privilege() -> Finding {
@@ -169,6 +176,27 @@ fn privilege() -> Finding {
         },
         why: "to load the eBPF program and to enter every network namespace",
         mend: (!missing.is_empty()).then(|| "sudo tcplinger doctor".to_owned()),
+    }
+}
+
+/// Whether /proc shows every process of the host, and with them every network namespace.
+fn whole_host() -> Finding {
+    // `PROC_PID_INIT_INO` (`include/linux/proc_ns.h`, since Linux 3.8).
+    const INITIAL: &str = "pid:[4026531836]";
+    let own = fs::read_link("/proc/self/ns/pid");
+    let (outcome, found) = match &own {
+        Ok(link) if link.as_os_str() == INITIAL => (Outcome::Yes, "the host's own processes"),
+        Ok(_) => (Outcome::Degraded, "a container's processes only"),
+        Err(_) => (Outcome::CouldNotTell, "/proc/self/ns/pid cannot be read"),
+    };
+    Finding {
+        name: "whole host",
+        outcome,
+        found: found.to_owned(),
+        why: "to find the network namespaces of every process; from inside a container only its \
+              own are counted",
+        mend: (outcome == Outcome::Degraded)
+            .then(|| "run it on the host, or in a container with --pid=host".to_owned()),
     }
 }
 
@@ -247,10 +275,12 @@ fn tracefs() -> Finding {
             }
             _ => None,
         },
-        found: result.map_or_else(
-            |error| error.to_string(),
-            |_| "sock:inet_sock_set_state, every field found".to_owned(),
-        ),
+        found: match result {
+            Ok(_) => "sock:inet_sock_set_state, every field found".to_owned(),
+            Err(Error::NoTracefs) => "not mounted".to_owned(),
+            Err(Error::Read { path, source }) => format!("{}: {source}", path.display()),
+            Err(error) => error.to_string(),
+        },
         why: "the classic tracepoint's fields: the way in for kernels without BTF",
     }
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use aya::Pod;
 use aya::maps::{MapData, PerCpuArray, RingBuf};
 use aya_log::EbpfLogger;
-use monitor_ebpf::Counters;
+use monitor_ebpf::{COUNTER_SETS, Counters};
 
 use super::load::{self, Loaded, Options};
 use super::{Error, record};
@@ -26,8 +26,8 @@ pub(crate) struct Capabilities {
 /// The program's counters, all CPUs together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
-    /// TCP transitions, whether or not their record reached userspace.
-    pub(crate) transitions: u64,
+    /// TCP transitions that the program saw, whether or not their record reached userspace.
+    pub(crate) counted: u64,
     /// Transitions of which no record reached userspace: the ring was full, the record could not
     /// be decoded, or the kernel ran no program because one was at work on that CPU.
     pub(crate) lost: u64,
@@ -138,17 +138,19 @@ impl Probe {
     pub(crate) fn totals(&self) -> Result<Totals, Error> {
         // Before the counters: a miss may be one that the second program is just taking.
         let missed = self.program.as_ref().map_or(0, recursion_misses);
-        let cpus = self.counters.get(&0, 0).map_err(|source| Error::Kernel {
-            action: "read the program's counters",
-            reason: source.to_string(),
-        })?;
         let mut totals = Totals::default();
         let mut taken = 0;
-        for PerCpu(cpu) in cpus.iter() {
-            totals.transitions += cpu.transitions.iter().flatten().sum::<u64>();
-            totals.lost += cpu.lost;
-            totals.ignored += cpu.ignored;
-            taken += cpu.nested;
+        for set in 0..COUNTER_SETS {
+            let cpus = self.counters.get(&set, 0).map_err(|source| Error::Kernel {
+                action: "read the program's counters",
+                reason: source.to_string(),
+            })?;
+            for PerCpu(cpu) in cpus.iter() {
+                totals.counted += cpu.transitions.iter().flatten().sum::<u64>();
+                totals.lost += cpu.lost;
+                totals.ignored += cpu.ignored;
+                taken += cpu.nested;
+            }
         }
         totals.lost += self.undecodable + missed.saturating_sub(taken);
         Ok(totals)

@@ -165,12 +165,7 @@ impl Census {
     pub(crate) fn apply(&mut self, transition: &Transition) {
         match transition.netns {
             Some(netns) => self.namespaces.entry(netns).or_default().apply(transition),
-            None => {
-                for tables in self.namespaces.values_mut() {
-                    tables.applied += 1;
-                    tables.note_movement();
-                }
-            }
+            None => self.disturb(None),
         }
     }
 
@@ -231,6 +226,21 @@ impl Census {
         correction
     }
 
+    /// Whether the counts of any namespace are known to be wrong, or not known.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        let mut all = self.namespaces.values();
+        all.any(|tables| tables.trust >= Trust::Suspect)
+    }
+
+    /// Transitions that cannot be applied, as they do not name their sockets: they ask for a
+    /// snapshot of their namespace, or of all.
+    pub(crate) fn disturb(&mut self, netns: Option<u32>) {
+        match netns {
+            Some(netns) => self.namespaces.entry(netns).or_default().note_movement(),
+            None => self.namespaces.values_mut().for_each(Tables::note_movement),
+        }
+    }
+
     /// Whether anything in this namespace may have changed since its last check.
     pub(crate) fn is_active(&self, netns: u32) -> bool {
         self.namespaces.get(&netns).is_none_or(Tables::is_active)
@@ -258,6 +268,7 @@ impl Tables {
 
     /// A transition that says neither whose it is nor what it changes.
     fn note_movement(&mut self) {
+        self.applied += 1;
         self.distrust(Trust::Moved);
         if let Some(window) = &mut self.window {
             window.has_moved = true;
@@ -268,11 +279,12 @@ impl Tables {
         let family = transition.family;
         let to = transition.to.known().filter(|state| *state != State::Close);
         let handover = transition.continues_as();
-        self.applied += 1;
+        // Before Linux 6.15 a child has no cookie of its own when it is born.
         if transition.cookie.is_none() && !transition.is_birth() {
             self.note_movement();
             return;
         }
+        self.applied += 1;
         self.handed_over += u64::from(handover.is_some());
         if let (Some(window), Some(cookie)) = (&mut self.window, transition.cookie) {
             let word = LastWord {

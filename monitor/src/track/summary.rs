@@ -14,8 +14,12 @@ pub(crate) enum Source {
 /// Transitions that reached userspace, and those that did not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct EventTotals {
+    /// Transitions that the program in the kernel counted.
+    pub(crate) counted: u64,
     pub(crate) received: u64,
     pub(crate) lost: u64,
+    /// Calls of the tracepoint for other protocols (MPTCP, SCTP, DCCP).
+    pub(crate) ignored: u64,
 }
 
 /// Sockets of one network namespace.

@@ -1,6 +1,8 @@
 //! Namespaces come and go while the daemon runs.
 
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
 
 use crate::harness::socket::listen_in;
 use crate::harness::{Daemon, INTERVAL, Netns, PATIENCE, V4, assert_agrees, eventually};
@@ -65,4 +67,29 @@ fn assert_forgotten(daemon: &Daemon, inode: u64) {
             .then_some(())
     });
     assert!(is_gone.is_some(), "{inode} is still listed");
+}
+
+/// No process lives in this namespace, only one thread of this one.
+#[test]
+fn a_namespace_of_a_single_thread() {
+    let daemon = Daemon::start();
+    let netns = Netns::new();
+    let inode = netns.inode();
+    let listener = listen_in(&netns, "127.0.0.1:0");
+    let (release, holder) = netns.enter(|| {
+        let (release, released) = mpsc::channel::<()>();
+        (release, thread::spawn(move || drop(released.recv())))
+    });
+    let later = Daemon::start();
+    drop(netns);
+    for daemon in [&daemon, &later] {
+        for source in ["daemon", "kernel", "daemon"] {
+            let status = daemon.status(source);
+            let namespace = status.namespace(inode).expect(source);
+            assert_eq!(namespace["sockets"]["listen"], 1, "--source {source}");
+        }
+    }
+    drop((listener, release));
+    holder.join().unwrap();
+    assert_forgotten(&daemon, inode);
 }

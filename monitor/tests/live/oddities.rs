@@ -4,8 +4,8 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};
 
 use rustix::net::{
-    AddressFamily, SocketFlags, SocketType, accept, bind, connect, connect_unspec, ipproto, listen,
-    socket_with,
+    AddressFamily, Shutdown, SocketFlags, SocketType, accept, bind, connect, connect_unspec,
+    ipproto, listen, shutdown, socket_with,
 };
 
 use crate::harness::socket::{Pair, bound, listen_in, read_end, self_connected};
@@ -110,6 +110,27 @@ fn disconnect_and_connect_again() {
     ]);
     assert_agrees(&daemon, &netns);
     drop((first, socket));
+}
+
+/// A socket that is used again keeps its cookie, and so does each minisocket it has left behind.
+#[test]
+fn minisockets_that_share_a_cookie() {
+    let (netns, daemon) = (Netns::new(), Daemon::start());
+    let listener = listen_in(&netns, "0.0.0.0:0");
+    let port = listener.local_addr().unwrap().port();
+    let socket = netns.enter(|| bound("127.0.0.1:4000".parse().unwrap()));
+    for last in 1..=3 {
+        connect(&socket, &SocketAddr::from(([127, 0, 0, last], port))).unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        shutdown(&socket, Shutdown::Write).unwrap();
+        read_end(&mut peer);
+        drop(peer);
+        let minisockets = usize::from(last);
+        netns.settle(&[(V4, "LISTEN", 1), (V4, "TIME-WAIT", minisockets as u64)]);
+        connect_unspec(&socket).unwrap();
+    }
+    assert_agrees(&daemon, &netns);
+    assert_agrees(&Daemon::start(), &netns);
 }
 
 #[test]

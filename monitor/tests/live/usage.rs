@@ -1,7 +1,11 @@
 //! What is typed wrong is refused with what to type, and a closed pipe is no failure.
 
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::process::Stdio;
+use std::thread;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::socket::listen_in;
 use crate::harness::{Netns, PATIENCE, eventually, output, tcplinger};
@@ -70,4 +74,31 @@ fn status_into_a_closed_pipe() {
         .unwrap();
     drop(status.stdout.take());
     assert_eq!(status.wait().unwrap().code(), Some(0));
+}
+
+/// It is stuck in its write, and ends all the same.
+#[test]
+fn a_reader_that_stops_reading_does_not_keep_it_from_ending() {
+    let netns = Netns::new();
+    let inode = netns.inode();
+    let mut events = tcplinger(&format!("events --format json --netns {inode}"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(events.stdout.take().unwrap()).lines();
+    let poke = || netns.enter(|| drop(TcpListener::bind("127.0.0.1:0").unwrap()));
+    let flows = thread::spawn(move || (lines.next().is_some(), lines));
+    while !flows.is_finished() {
+        poke();
+    }
+    let (is_flowing, unread) = flows.join().unwrap();
+    assert!(is_flowing);
+    // Far more than a pipe holds.
+    (0..1000).for_each(|_| poke());
+    let pid = Pid::from_child(&events);
+    kill_process(pid, Signal::TERM).unwrap();
+    let status = eventually(PATIENCE, || events.try_wait().unwrap());
+    kill_process(pid, Signal::KILL).ok();
+    assert!(status.is_some(), "it ignores SIGTERM");
+    drop(unread);
 }

@@ -56,7 +56,7 @@ fn colour_adds_escapes_and_nothing_else() {
 #[test]
 fn counts_stand_in_tables() {
     assert_eq!(
-        shown(|out| write_status(out, &summary())),
+        shown(|out| write_status(out, Style::Plain, &summary())),
         "\
 STATE          TOTAL    IPV4  IPV6
 ESTABLISHED        0       0     0
@@ -86,11 +86,16 @@ fn one_namespace_needs_no_second_table() {
     let mut one = summary();
     one.namespaces.truncate(1);
     one.source = Source::Kernel;
-    let text = shown(|out| write_status(out, &one));
+    let text = shown(|out| write_status(out, Style::Plain, &one));
     assert!(text.starts_with("STATE") && !text.contains("NETNS"));
     assert!(text.ends_with("source kernel; events 1200 received, 3 lost; drift 2\n"));
     one.namespaces.clear();
-    assert_eq!(shown(|out| write_status(out, &one)).lines().count(), 15);
+    assert_eq!(
+        shown(|out| write_status(out, Style::Plain, &one))
+            .lines()
+            .count(),
+        15
+    );
 }
 
 #[test]

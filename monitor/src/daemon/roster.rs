@@ -1,0 +1,106 @@
+//! The namespaces that are covered, and when to look for them again.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio::time::Instant;
+
+use super::walks::Walker;
+use crate::inventory::{Depth, Namespace};
+
+/// Namespaces are looked for this often, and at once when a transition names an unknown one.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// One look in so many goes to every thread of every process, as the first one does.
+const DEEP_LOOKS: u64 = 12;
+
+#[derive(Debug, Default)]
+pub(super) struct Roster {
+    /// Ordered by inode number.
+    known: Vec<Namespace>,
+    /// Inode numbers that transitions name and that are not to be found.
+    unfindable: BTreeSet<u32>,
+    looked: Option<Instant>,
+    looks: u64,
+    unreadable: u64,
+}
+
+impl Roster {
+    pub(super) fn known(&self) -> &[Namespace] {
+        &self.known
+    }
+
+    pub(super) fn get(&self, netns: u32) -> Option<&Namespace> {
+        self.known.iter().find(|known| known.inode == netns)
+    }
+
+    /// One of them is no longer where it was.
+    pub(super) fn look_soon(&mut self) {
+        self.looked = None;
+    }
+
+    /// Looks again where that is due, asked for, or where one of those that `spoke` is news; true
+    /// when it did.
+    ///
+    /// # Errors
+    /// /proc cannot be read, or the inventory thread is gone.
+    pub(super) async fn refresh(
+        &mut self,
+        walker: &Walker,
+        spoke: &[u32],
+        is_asked: bool,
+    ) -> Result<bool> {
+        let is_due = self.looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY);
+        let is_news = |netns: &u32| self.get(*netns).is_none() && !self.unfindable.contains(netns);
+        let has_news = spoke.iter().any(is_news);
+        if !is_due && !is_asked && !has_news {
+            return Ok(false);
+        }
+        let is_deep = has_news || self.looks.is_multiple_of(DEEP_LOOKS);
+        let mut found = self.look(walker, is_deep).await?;
+        let is_new_place = |known: &&Namespace| !contains(&found, known) && !known.is_there();
+        if !is_deep && self.known.iter().any(|known| is_new_place(&known)) {
+            // A process or a mount has gone; a thread may still be in there.
+            found = self.look(walker, true).await?;
+        }
+        for known in self.known.drain(..) {
+            if !contains(&found, &known) && known.is_there() {
+                found.push(known);
+            }
+        }
+        found.sort_by_key(|namespace| namespace.inode);
+        self.known = found;
+        if is_due {
+            self.unfindable.clear();
+        }
+        let is_missing = |netns: &&u32| self.known.iter().all(|known| known.inode != **netns);
+        self.unfindable.extend(spoke.iter().filter(is_missing));
+        self.looked = Some(Instant::now());
+        Ok(true)
+    }
+
+    async fn look(&mut self, walker: &Walker, is_deep: bool) -> Result<Vec<Namespace>> {
+        let depth = if is_deep {
+            Depth::Threads
+        } else {
+            Depth::Processes
+        };
+        let found = walker
+            .discover(depth)
+            .await
+            .context("cannot look for network namespaces")?;
+        if found.unreadable > self.unreadable {
+            tracing::warn!(
+                processes = found.unreadable,
+                "the namespaces of some processes cannot be read, so theirs may be missing"
+            );
+        }
+        self.unreadable = found.unreadable;
+        self.looks += 1;
+        Ok(found.namespaces)
+    }
+}
+
+fn contains(found: &[Namespace], wanted: &Namespace) -> bool {
+    found.iter().any(|found| found.inode == wanted.inode)
+}
