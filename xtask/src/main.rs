@@ -12,6 +12,7 @@ mod imports;
 mod run;
 mod setup;
 mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -33,6 +34,8 @@ enum Verb {
     Check(check::Args),
     /// What watching costs, next to not watching and to tcpstates; needs root
     Bench(bench::Args),
+    /// Boot other kernels in an emulator and try the release binary in each
+    Vm(vm::Args),
     #[command(hide = true)]
     Load(bench::LoadArgs),
 }
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Verb::Test(args) => test::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Vm(args) => vm::run(&args),
         Verb::Load(args) => bench::run_load(&args),
     };
     match result {

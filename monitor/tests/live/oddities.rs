@@ -77,7 +77,7 @@ fn listener_goes_with_its_backlog() {
 fn listener_shut_down_and_listening_again() {
     let (netns, daemon) = (Netns::new(), Daemon::start());
     let listener = listen_in(&netns, "127.0.0.1:0");
-    rustix::net::shutdown(&listener, rustix::net::Shutdown::Both).unwrap();
+    shutdown(&listener, Shutdown::Both).unwrap();
     netns.settle(&[]);
     assert_agrees(&daemon, &netns);
     listen(&listener, 1).unwrap();
