@@ -87,7 +87,7 @@ pub const COUNTER_SETS: u32 = 2;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counters {
-    /// Transitions `[from][to]`; a state number is masked to [`STATE_SLOTS`].
+    /// Transitions `[from][to]`; numbers of [`STATE_SLOTS`] and above land in some other cell.
     pub transitions: [[u64; STATE_SLOTS]; STATE_SLOTS],
     /// Records lost because the ring was full.
     pub lost: u64,

@@ -252,12 +252,13 @@ unsafe fn count<C: EbpfContext>(
         debug!(ctx, "ignored: protocol {} is not TCP", protocol);
         return false;
     }
-    let mask = STATE_SLOTS - 1;
-    // SAFETY: the caller's promise; both indices are masked to the array's bounds.
+    // Masked last: verifiers before Linux 6.12 forget the bounds of a sum of masked numbers once
+    // the compiler has made it an OR.
+    let cell = (from as usize * STATE_SLOTS + to as usize) & (STATE_SLOTS * STATE_SLOTS - 1);
+    // SAFETY: the caller's promise; the index is masked to the array's bounds.
     unsafe {
         let first = (&raw mut (*counters).transitions).cast::<u64>();
-        let cell = first.add((from as usize & mask) * STATE_SLOTS + (to as usize & mask));
-        *cell += 1;
+        *first.add(cell) += 1;
     }
     trace!(ctx, "transition {} -> {}", from, to);
     true

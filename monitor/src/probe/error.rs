@@ -31,8 +31,9 @@ pub(crate) enum Error {
     )]
     KernelTooOld { release: String },
     #[error(
-        "kernel lockdown is in {mode} mode, which keeps eBPF from reading kernel memory; boot \
-         with lockdown=integrity or without it (see cat /sys/kernel/security/lockdown)"
+        "kernel lockdown is in {mode} mode, which closes tracefs and keeps eBPF helpers from \
+         reading kernel memory; where there is BTF, --program btf works all the same, else boot \
+         with lockdown=integrity (see cat /sys/kernel/security/lockdown)"
     )]
     Lockdown { mode: Lockdown },
     #[error(

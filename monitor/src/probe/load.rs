@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use aya::programs::{BtfTracePoint, Program, TracePoint};
 use aya::{Btf, Ebpf, EbpfLoader, Pod};
-use monitor_ebpf::Settings;
+use monitor_ebpf::{ABSENT, Settings};
 
-use super::{Error, format, offsets, preflight};
+use super::preflight::{self, Lockdown};
+use super::{Error, format, offsets};
 
 /// Which program to attach.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -135,6 +136,10 @@ fn typed(options: &Options, bytes: &[u8]) -> Result<Loaded, Error> {
     }
     let mut settings = offsets::from_btf(vmlinux)?;
     settings.child_is_complete = preflight::child_is_complete().into();
+    if preflight::lockdown() == Some(Lockdown::Confidentiality) {
+        // Reading through a helper is barred, loading through the socket is not.
+        settings.task_flags = ABSENT;
+    }
     let mut notes = Vec::new();
     for has_cookie in [1, 0] {
         settings.has_cookie = has_cookie;
@@ -179,6 +184,9 @@ fn attach_typed(options: &Options, bytes: &[u8], settings: Settings) -> Result<E
 }
 
 fn classic(options: &Options, bytes: &[u8]) -> Result<Ebpf, Error> {
+    if let Some(mode @ Lockdown::Confidentiality) = preflight::lockdown() {
+        return Err(Error::Lockdown { mode });
+    }
     let settings = format::from_tracefs()?;
     let mut ebpf = parse(options, bytes, settings)?;
     let program: &mut TracePoint = find(options, &mut ebpf, CLASSIC)?;

@@ -227,11 +227,11 @@ fn lockdown_finding() -> Finding {
     Finding {
         name: "lockdown",
         outcome: match mode {
-            Some(Lockdown::Confidentiality) => Outcome::No,
+            Some(Lockdown::Confidentiality) => Outcome::Degraded,
             _ => Outcome::Yes,
         },
         found: mode.map_or_else(|| "not in this kernel".to_owned(), |mode| mode.to_string()),
-        why: "confidentiality mode keeps eBPF from reading kernel memory",
+        why: "confidentiality mode closes the classic program; the BTF-typed one works",
         mend: (mode == Some(Lockdown::Confidentiality))
             .then(|| "boot with lockdown=integrity".to_owned()),
     }

@@ -1,0 +1,77 @@
+#!/bin/busybox sh
+# Process 1 of the guest: runs tcplinger without the diag modules, with them, and by the classic
+# program. Reports on the second serial port: `=== NAME EXIT_CODE` before what a command printed.
+
+/bin/busybox --install -s /bin
+export PATH=/bin
+mkdir -p /proc /sys /dev /tmp /run
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mount -t securityfs securityfs /sys/kernel/security
+mount -t tracefs tracefs /sys/kernel/tracing
+ip link set lo up
+exec >/dev/ttyS1 2>/dev/null
+
+ask() {
+    name=$1
+    shift
+    "$@" >/tmp/answer 2>&1
+    echo "=== $name $?"
+    cat /tmp/answer
+}
+
+load() {
+    xtask load --connections "$1" --close fin >/dev/null
+}
+
+# How many sockets are in each state, by the kernel's number, over all network namespaces.
+count_sockets() {
+    seen=
+    for process in /proc/[0-9]*; do
+        netns=$(readlink "$process/ns/net") || continue
+        case $seen in *"$netns"*) continue ;; esac
+        seen="$seen $netns"
+        cat "$process/net/tcp" "$process/net/tcp6"
+    done | awk '$1 ~ /^[0-9]+:$/ { n[$4]++ } END { for (state in n) print state, n[state] }'
+}
+
+# round NAME PROGRAM: a daemon over sockets older than it and newer ones, then single events.
+round() {
+    tcplinger run --program "$2" >/tmp/log 2>&1 &
+    daemon=$!
+    while kill -0 $daemon && ! [ -S /run/tcplinger.sock ]; do sleep 0.2; done
+    load 200
+    ask "$1.proc" count_sockets
+    ask "$1.kernel" tcplinger status --format json --source kernel
+    ask "$1.daemon" tcplinger status --format json --source daemon
+    tcplinger events --program "$2" --format json --count 100 --duration 30s >/tmp/events 2>&1 &
+    events=$!
+    while kill -0 $events; do load 2; done
+    ask "$1.events" wait $events
+    cat /tmp/events
+    kill $daemon
+    ask "$1.run" wait $daemon
+    cat /tmp/log
+}
+
+# Older than every daemon: a listener, two whole connections, half a one, another namespace.
+nc -ll -p 7000 -e sleep 1000 &
+sleep 0.5
+sleep 1000 | nc 127.0.0.1 7000 &
+sleep 1000 | nc ::1 7000 &
+nc 127.0.0.1 7000 </dev/null &
+unshare -n sh -c 'xtask load --connections 100 --close fin; sleep 1000' >/dev/null &
+
+ask bare.doctor tcplinger doctor
+round bare auto
+for module in inet_diag tcp_diag; do
+    unxz /bin/$module.ko.xz
+    ask $module insmod /bin/$module.ko
+done
+ask full.doctor tcplinger doctor
+round full auto
+round classic classic
+ask verifier tail -n 40 /tmp/tcplinger-verifier-*
+ask end true
+poweroff -f
