@@ -118,6 +118,7 @@ impl Live {
 }
 
 fn log_transition(transition: &Transition) {
+    let handover = transition.continues_as();
     let owner = transition.owner.map(|owner| owner.comm());
     tracing::info!(
         netns = transition.netns,
@@ -126,7 +127,8 @@ fn log_transition(transition: &Transition) {
         remote = %transition.remote,
         from = %transition.from,
         to = %transition.to,
-        continues_as = transition.continues_as().map(|handover| handover.state().name()),
+        continues_as = handover.map(|handover| handover.state().name()),
+        inferred = handover.map(|_| true),
         pid = transition.owner.map(|owner| owner.pid),
         comm = owner.as_deref().map(|comm| tracing::field::display(Escaped(comm))),
         "transition"
