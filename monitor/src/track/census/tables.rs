@@ -1,9 +1,13 @@
 //! The counts of one namespace, and what they are held to.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use super::{Figures, Scope, Seen, Snapshot, Verdict};
 use crate::tcp::{Counts, Family, Handover, State, Transition};
+
+/// Checks in a row: transitions in flight fall to either side.
+const LASTING: i32 = 8;
 
 /// How far the counts of full sockets can be trusted, best first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +35,8 @@ pub(super) struct Tables {
     /// Transitions and handovers applied since [`super::Census::mark`].
     pub(super) applied: u64,
     pub(super) handed_over: u64,
+    /// By family, how many checks in a row the figure was above (or, below zero, under) the count.
+    skew: [i32; 2],
     /// Segments received at the last check, and at the last walk for requests.
     segments_received: u64,
     segments_walked: Option<u64>,
@@ -154,8 +160,28 @@ impl Tables {
         Verdict { walk, is_urgent }
     }
 
-    /// Whether the figures differ from the counts by more than the transitions in flight explain.
-    fn is_contradicted(&self, figures: &Figures) -> bool {
+    /// Whether the figures differ from the counts by more than the transitions in flight explain,
+    /// or by less, but to the same side check after check.
+    fn is_contradicted(&mut self, figures: &Figures) -> bool {
+        let totals = self.full.iter().map(Counts::total);
+        let mut is_lasting = false;
+        for ((skew, figure), total) in self.skew.iter_mut().zip(figures.full).zip(totals) {
+            let side = match figure.cmp(&total) {
+                Ordering::Less => -1,
+                Ordering::Equal => 0,
+                Ordering::Greater => 1,
+            };
+            *skew = if skew.signum() == side {
+                *skew + side
+            } else {
+                side
+            };
+            is_lasting |= skew.abs() >= LASTING;
+        }
+        is_lasting || self.is_beyond_flight(figures)
+    }
+
+    fn is_beyond_flight(&self, figures: &Figures) -> bool {
         let differs = |count: u64, figure: u64| count.abs_diff(figure) > self.applied;
         let sum = |state| {
             self.full
@@ -265,6 +291,7 @@ impl Tables {
             .map(|(before, after)| before.distance(after))
             .sum();
         self.full = full;
+        self.skew = [0; 2];
         let trust = if has_moved {
             Trust::Moved
         } else {
