@@ -15,7 +15,7 @@ const BATCH: usize = 1 << 15;
 /// More batches than the largest ring holds: an end for a stream that cannot be decoded.
 const BATCHES_AT_MOST: usize = 1 << 10;
 /// Pauses between two looks at the ring: right after traffic, and when nothing happens.
-const PAUSE_BUSY: Duration = Duration::from_millis(5);
+const PAUSE_BUSY: Duration = Duration::from_millis(20);
 const PAUSE_IDLE: Duration = Duration::from_millis(40);
 
 pub(super) struct Live {
