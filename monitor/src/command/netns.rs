@@ -13,10 +13,7 @@ pub(super) fn find(worker: &Worker, wanted: Option<&Netns>) -> Result<Vec<Namesp
     let Some(wanted) = wanted else {
         return Ok(found.namespaces);
     };
-    let is_wanted = |namespace: &&Namespace| match wanted {
-        Netns::Inode(inode) => namespace.inode == *inode,
-        Netns::Name(name) => namespace.name.as_ref() == Some(name),
-    };
+    let is_wanted = |found: &&Namespace| is_named(wanted, found.inode, found.name.as_deref());
     if let Some(namespace) = found.namespaces.iter().find(is_wanted) {
         return Ok(vec![namespace.clone()]);
     }
@@ -29,12 +26,25 @@ pub(super) fn find(worker: &Worker, wanted: Option<&Netns>) -> Result<Vec<Namesp
         })
         .take(20)
         .collect();
-    let wanted = match wanted {
-        Netns::Inode(inode) => inode.to_string(),
-        Netns::Name(name) => Escaped(name).to_string(),
-    };
     bail!(
-        "no network namespace {wanted} on this host; there is {}",
+        "no network namespace {} on this host; there is {}",
+        shown(wanted),
         known.join(", ")
     );
+}
+
+/// Whether `wanted` names the namespace with this inode number and name.
+pub(super) fn is_named(wanted: &Netns, inode: u32, name: Option<&str>) -> bool {
+    match wanted {
+        Netns::Inode(wanted) => *wanted == inode,
+        Netns::Name(wanted) => name == Some(wanted),
+    }
+}
+
+/// `wanted` as it may be shown.
+pub(super) fn shown(wanted: &Netns) -> String {
+    match wanted {
+        Netns::Inode(inode) => inode.to_string(),
+        Netns::Name(name) => Escaped(name).to_string(),
+    }
 }

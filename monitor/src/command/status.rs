@@ -10,7 +10,7 @@ use crate::cli::{Color, Format, Netns, SourceChoice, StatusArgs};
 use crate::daemon::control::{self, Error};
 use crate::daemon::{self, summarize};
 use crate::inventory::{self, Namespace, StateSet, Worker, wait};
-use crate::output::{Escaped, json, text};
+use crate::output::{json, text};
 use crate::probe;
 use crate::track::{Census, EventTotals, Scope, Snapshot, Source, Summary};
 
@@ -40,15 +40,11 @@ fn is_absence(error: &anyhow::Error) -> bool {
 fn from_daemon(args: &StatusArgs) -> Result<Summary> {
     let mut summary = control::ask(&args.control)?;
     if let Some(wanted) = &args.netns {
-        summary.namespaces.retain(|namespace| match wanted {
-            Netns::Inode(inode) => namespace.netns == *inode,
-            Netns::Name(name) => namespace.name.as_ref() == Some(name),
-        });
+        summary
+            .namespaces
+            .retain(|known| netns::is_named(wanted, known.netns, known.name.as_deref()));
         if summary.namespaces.is_empty() {
-            let wanted = match wanted {
-                Netns::Inode(inode) => inode.to_string(),
-                Netns::Name(name) => Escaped(name).to_string(),
-            };
+            let wanted = netns::shown(wanted);
             bail!("the daemon knows no network namespace {wanted}; tcplinger status lists them");
         }
     }

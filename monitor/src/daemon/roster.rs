@@ -58,8 +58,8 @@ impl Roster {
         }
         let is_deep = has_news || self.looks.is_multiple_of(DEEP_LOOKS);
         let mut found = self.look(walker, is_deep).await?;
-        let is_new_place = |known: &&Namespace| !contains(&found, known) && !known.is_there();
-        if !is_deep && self.known.iter().any(|known| is_new_place(&known)) {
+        let is_astray = |known: &Namespace| !contains(&found, known) && !known.is_there();
+        if !is_deep && self.known.iter().any(is_astray) {
             // A process or a mount has gone; a thread may still be in there.
             found = self.look(walker, true).await?;
         }
