@@ -1,4 +1,4 @@
-//! The ABI between the eBPF programs and userspace: ring-buffer records, counters, settings.
+//! The ABI between the eBPF programs and userspace: records, counters, settings.
 //!
 //! `no_std` and free of dependencies, so that both sides compile the very same layout. Ids and
 //! fields are append-only; the assertions at the end fail the build when a layout moves.
@@ -76,6 +76,23 @@ pub struct LongRecord {
     pub pid: u32,
     /// Without meaning.
     pub reserved: u32,
+}
+
+/// One descriptor of a TCP or MPTCP socket, as the iterator writes it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HolderRecord {
+    /// Socket cookie, the one `sock_diag` shows; 0 where none was drawn and the kernel could not
+    /// draw one, and for MPTCP, whose subflows `sock_diag` shows in its place.
+    pub cookie: u64,
+    /// Inode number of the socket's network namespace.
+    pub netns: u32,
+    /// Process id (thread group, initial pid namespace).
+    pub pid: u32,
+    /// Descriptor number in that process.
+    pub fd: u32,
+    /// The socket's state, as the kernel numbers it.
+    pub state: u32,
 }
 
 /// Sets of [`Counters`] on each CPU: one for the program that watches, one for the program that
@@ -175,6 +192,12 @@ pub struct Settings {
     /// 1 where a child socket is complete when LISTEN -> `SYN_RECV` fires (6.15+), else 0: its
     /// cookie is not its own yet and is left at zero.
     pub child_is_complete: u32,
+    /// `struct sock`: `__sk_common.skc_state`, one byte.
+    pub skc_state: u32,
+    /// `struct socket`: `sk`.
+    pub socket_sk: u32,
+    /// `struct task_struct`: `tgid`.
+    pub task_tgid: u32,
 }
 
 impl Settings {
@@ -213,6 +236,9 @@ impl Settings {
         task_flags: ABSENT,
         has_cookie: 0,
         child_is_complete: 0,
+        skc_state: ABSENT,
+        socket_sk: ABSENT,
+        task_tgid: ABSENT,
     };
 }
 
@@ -226,5 +252,8 @@ const _: () = {
     assert!(core::mem::offset_of!(LongRecord, local) == 64);
     assert!(core::mem::offset_of!(LongRecord, pid) == 96);
     assert!(size_of::<Counters>() == 8 * (STATE_SLOTS * STATE_SLOTS + 4));
-    assert!(size_of::<Settings>() == 33 * 4);
+    assert!(size_of::<Settings>() == 36 * 4);
+    assert!(size_of::<HolderRecord>() == 24);
+    assert!(core::mem::offset_of!(HolderRecord, netns) == 8);
+    assert!(core::mem::offset_of!(HolderRecord, state) == 20);
 };

@@ -1,6 +1,6 @@
 //! Two programs for one tracepoint, `sock:inet_sock_set_state`: the BTF-typed one sees the socket
 //! itself, the classic one only what the tracepoint copies. Either counts every TCP transition and
-//! writes a record of it. They know no offset of their own: [`SETTINGS`] brings all of them.
+//! writes a record of it.
 #![expect(
     clippy::inline_always,
     reason = "the verifier follows a pointer's BTF type through one function only"
@@ -20,8 +20,8 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_socket_cookie,
-    bpf_ktime_get_ns, bpf_skc_to_tcp_sock,
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_ktime_get_ns,
+    bpf_skc_to_tcp_sock,
 };
 use aya_ebpf::macros::{btf_tracepoint, map, tracepoint};
 use aya_ebpf::maps::{PerCpuArray, RingBuf};
@@ -29,16 +29,10 @@ use aya_ebpf::programs::{BtfTracePointContext, TracePointContext};
 use aya_log_ebpf::{debug, trace};
 use monitor_ebpf::{
     ABSENT, COMM_WORDS, COUNTER_SETS, Counters, FROM_SOCKET, LongRecord, ORPHAN, OWNER, PEER_FIN,
-    Record, STATE_SLOTS, Settings,
+    Record, STATE_SLOTS,
 };
 
-// Dual MIT/Apache-2.0 like the rest; the kernel wants a string it knows to be GPL-compatible.
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
-
-#[unsafe(no_mangle)]
-static SETTINGS: Settings = Settings::NONE;
+use crate::settings::{AF_INET, AF_INET6, IPPROTO_TCP, cookie, load, setting};
 
 #[map]
 static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(COUNTER_SETS, 0);
@@ -46,10 +40,6 @@ static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(COUNTER_S
 /// Userspace sets the size before it loads the object.
 #[map]
 static TRANSITIONS: RingBuf = RingBuf::with_byte_size(1 << 23, 0);
-
-const IPPROTO_TCP: u16 = 6;
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
 
 /// A kernel thread, as those that finish a `close()` or work for MPTCP (`include/linux/sched.h`,
 /// Linux 6.18; unchanged since 2.6.27). It owns no socket.
@@ -64,31 +54,6 @@ const CLOSE: u32 = 7;
 const CLOSE_WAIT: u32 = 8;
 const LAST_ACK: u32 = 9;
 const LISTEN: u32 = 10;
-
-/// One field of [`SETTINGS`].
-macro_rules! setting {
-    ($field:ident) => {
-        frozen(&SETTINGS.$field)
-    };
-}
-
-/// Volatile: the value is not the one the compiler sees.
-#[inline(always)]
-fn frozen(field: &u32) -> u32 {
-    // SAFETY: a reference is a valid pointer.
-    unsafe { ptr::read_volatile(field) }
-}
-
-/// Loads a `T` at an offset of a kernel structure.
-///
-/// # Safety
-/// `base` is a pointer that the verifier knows by its BTF type, and a `T` lies at `offset` of it.
-/// (A stale or null pointer reads as zero: the JIT guards such loads.)
-#[inline(always)]
-unsafe fn load<T>(base: *const u8, offset: u32) -> T {
-    // SAFETY: the caller's promise.
-    unsafe { ptr::read_volatile(base.add(offset as usize).cast()) }
-}
 
 /// `struct sock *sk, int oldstate, int newstate`.
 #[btf_tracepoint(function = "inet_sock_set_state")]
@@ -373,21 +338,6 @@ unsafe fn write_socket(record: *mut Record, sk: *const u8, from: u32, to: u32) -
     }
 }
 
-/// The socket's cookie: read where it has one, else made.
-///
-/// # Safety
-/// `sk` is the tracepoint's `struct sock`.
-#[inline(always)]
-unsafe fn cookie(sk: *const u8) -> u64 {
-    // SAFETY: the caller's promise.
-    unsafe {
-        match load(sk, setting!(skc_cookie)) {
-            0 => bpf_get_socket_cookie(sk.cast_mut().cast()),
-            cookie => cookie,
-        }
-    }
-}
-
 /// The id of the socket's cgroup, zero where this kernel does not let a program follow it.
 ///
 /// # Safety
@@ -424,9 +374,4 @@ unsafe fn local_port(sk: *const u8) -> u16 {
         }
         u16::from_be(load(tcp.cast(), setting!(inet_sport)))
     }
-}
-
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    loop {}
 }

@@ -16,7 +16,7 @@ const MAIN: &str = "main";
 const PURE: &str = "tcp";
 
 /// Each room, and the rooms it may mention besides itself.
-const ROOMS: [(&str, &[&str]); 11] = [
+const ROOMS: [(&str, &[&str]); 12] = [
     (MAIN, &["cli", "config", "command", "output"]),
     ("cli", &["tcp"]),
     ("config", &["cli", "daemon", "probe", "tcp", "track"]),
@@ -29,12 +29,17 @@ const ROOMS: [(&str, &[&str]); 11] = [
             "inventory",
             "output",
             "probe",
+            "survey",
             "tcp",
             "track",
             "tui",
         ],
     ),
-    ("daemon", &["inventory", "output", "probe", "tcp", "track"]),
+    (
+        "daemon",
+        &["inventory", "output", "probe", "survey", "tcp", "track"],
+    ),
+    ("survey", &["inventory", "probe", "tcp", "track"]),
     ("tui", &["tcp", "track"]),
     ("output", &["tcp", "track"]),
     ("probe", &["tcp"]),
@@ -44,7 +49,7 @@ const ROOMS: [(&str, &[&str]); 11] = [
 ];
 
 /// Heavy crates, and the rooms that own them.
-const OWNERS: [(&[&str], &[&str]); 6] = [
+const OWNERS: [(&[&str], &[&str]); 8] = [
     (&["clap"], &["cli"]),
     (
         &["aya", "aya_log", "aya_obj", "btf_rs", "monitor_ebpf"],
@@ -63,6 +68,8 @@ const OWNERS: [(&[&str], &[&str]); 6] = [
         ],
         &["output"],
     ),
+    (&["toml"], &["config"]),
+    (&["wildmatch"], &["config", "track"]),
     (&["tokio"], &[MAIN, "command", "daemon"]),
 ];
 
@@ -244,6 +251,7 @@ mod tests {
             ),
             ("output", "crate::Verb", "`output` may mention tcp, track"),
             ("command", "aya::Ebpf", "only probe may name `aya`"),
+            ("track", "toml::Table", "only config may name `toml`"),
             (
                 "probe",
                 "tokio::spawn",

@@ -1,14 +1,27 @@
-//! What the text of a flag means: durations, sizes, ports, networks, states, namespaces.
+//! What the text of a flag, or of a value in the configuration, means: durations, sizes, ports,
+//! networks, states, namespaces.
 //!
 //! Every refusal says what is wrong and gives a text that works.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
 use ipnet::IpNet;
 use jiff::SignedDuration;
+use log::LevelFilter;
 
+use super::OwnerOrder;
 use crate::tcp::State;
+
+/// How much the eBPF program may log.
+pub(crate) const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// The greatest age of a rule.
+const YEAR_HOURS: u64 = 365 * 24;
 
 /// A network namespace as the user names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +33,7 @@ pub(crate) enum Netns {
 }
 
 /// A time above zero.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let example = "give a time such as 500ms, 10s, 2m or 1h";
     let signed: SignedDuration = text
         .parse()
@@ -32,7 +45,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// A time from 100 ms to an hour.
-pub(super) fn interval(text: &str) -> Result<Duration, String> {
+pub(crate) fn interval(text: &str) -> Result<Duration, String> {
     let time = duration(text)?;
     if (Duration::from_millis(100)..=Duration::from_hours(1)).contains(&time) {
         Ok(time)
@@ -41,8 +54,30 @@ pub(super) fn interval(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// An age, or another time in a rule: above zero, a year at most.
+pub(crate) fn age(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    if time <= Duration::from_hours(YEAR_HOURS) {
+        Ok(time)
+    } else {
+        Err(format!(
+            "out of range; give {YEAR_HOURS}h at most, for example 5m"
+        ))
+    }
+}
+
+/// The time over which growth is watched: 2 s to an hour.
+pub(crate) fn window(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    if (Duration::from_secs(2)..=Duration::from_hours(1)).contains(&time) {
+        Ok(time)
+    } else {
+        Err("out of range; give 2s to 1h, for example 60s".to_owned())
+    }
+}
+
 /// A share from 0.01 to 100 percent, with or without the sign.
-pub(super) fn percent(text: &str) -> Result<f64, String> {
+pub(crate) fn percent(text: &str) -> Result<f64, String> {
     text.strip_suffix('%')
         .unwrap_or(text)
         .parse()
@@ -53,7 +88,7 @@ pub(super) fn percent(text: &str) -> Result<f64, String> {
 
 /// Bytes of a ring buffer: a power of two (`ringbuf_map_alloc()` in `kernel/bpf/ringbuf.c` takes
 /// nothing else) from 64 KiB to 1 GiB.
-pub(super) fn ring_size(text: &str) -> Result<u32, String> {
+pub(crate) fn ring_size(text: &str) -> Result<u32, String> {
     let example = "give a power of two from 64KiB to 1GiB, for example 16MiB";
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let shift = match text
@@ -80,24 +115,75 @@ pub(super) fn ring_size(text: &str) -> Result<u32, String> {
     }
 }
 
+/// The name that was most likely meant.
+pub(crate) fn nearest<'n>(typed: &str, names: &[&'n str]) -> &'n str {
+    names
+        .iter()
+        .min_by_key(|name| strsim::damerau_levenshtein(typed, name))
+        .copied()
+        .unwrap_or_default()
+}
+
 /// A state, in this tool's spelling or that of `ss`.
-pub(super) fn state(text: &str) -> Result<State, String> {
-    text.parse().map_err(|unknown| {
-        let typed = text.to_ascii_lowercase().replace('-', "_");
-        let names = State::ALL.map(State::name);
-        let nearest = names
-            .into_iter()
-            .min_by_key(|name| strsim::damerau_levenshtein(&typed, name))
-            .unwrap_or_default();
-        format!(
-            "{unknown}; did you mean `{nearest}`? The states are {}",
-            names.join(", ")
-        )
+pub(crate) fn state(text: &str) -> Result<State, String> {
+    text.parse()
+        .map_err(|unknown| format!("{unknown}; {}", advice(text, &State::ALL)))
+}
+
+/// A state that sockets linger in.
+pub(crate) fn lingering_state(text: &str) -> Result<State, String> {
+    let known: Result<State, _> = text.parse();
+    match known {
+        Ok(state) if state.is_lingering() => Ok(state),
+        Ok(state) => Err(format!(
+            "no socket is stuck in {state}; give one of {}",
+            State::LINGERING.map(State::name).join(", ")
+        )),
+        Err(unknown) => Err(format!("{unknown}; {}", advice(text, &State::LINGERING))),
+    }
+}
+
+/// Which of the states was meant, and which there are.
+fn advice(text: &str, states: &[State]) -> String {
+    let typed = text.to_ascii_lowercase().replace('-', "_");
+    let names: Vec<&str> = states.iter().map(|state| state.name()).collect();
+    let (meant, all) = (nearest(&typed, &names), names.join(", "));
+    format!("did you mean `{meant}`? The states are {all}")
+}
+
+/// `total`, or a state.
+pub(super) fn order(text: &str) -> Result<OwnerOrder, String> {
+    if text == "total" {
+        return Ok(OwnerOrder::Total);
+    }
+    state(text)
+        .map(OwnerOrder::State)
+        .map_err(|why| format!("{why}, and there is `total`"))
+}
+
+/// One of the names that clap knows for `T`.
+pub(crate) fn choice<T: ValueEnum>(text: &str) -> Result<T, String> {
+    T::from_str(text, false).map_err(|_| {
+        let values = T::value_variants().iter();
+        let values: Vec<_> = values.filter_map(ValueEnum::to_possible_value).collect();
+        let names: Vec<&str> = values.iter().map(PossibleValue::get_name).collect();
+        one_of(text, &names)
     })
 }
 
+/// A level of [`LEVELS`].
+pub(crate) fn level(text: &str) -> Result<LevelFilter, String> {
+    text.parse().map_err(|_| one_of(text, &LEVELS))
+}
+
+/// Refuses `text` where it should be one of `names`.
+pub(crate) fn one_of(text: &str, names: &[&str]) -> String {
+    let (meant, all) = (nearest(text, names), names.join(", "));
+    format!("did you mean `{meant}`? (valid: {all})")
+}
+
 /// A port that a transition can show.
-pub(super) fn port(text: &str) -> Result<u16, String> {
+pub(crate) fn port(text: &str) -> Result<u16, String> {
     match text.parse() {
         Ok(0) | Err(_) => {
             Err("not a port; give a number from 1 to 65535, for example 443".to_owned())
@@ -106,14 +192,33 @@ pub(super) fn port(text: &str) -> Result<u16, String> {
     }
 }
 
+/// A port, or a range of ports.
+pub(crate) fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let example = "give a number from 1 to 65535, or a range such as \"9000-9010\"";
+    let bound =
+        |text: &str| port(text.trim()).map_err(|_| format!("{text:?} is not a port; {example}"));
+    match text.split_once('-') {
+        // A sign, not a range.
+        None | Some(("", _)) => bound(text).map(|port| port..=port),
+        Some((first, last)) => {
+            let range = bound(first)?..=bound(last)?;
+            if range.is_empty() {
+                Err(format!("the range ends before it begins; {example}"))
+            } else {
+                Ok(range)
+            }
+        }
+    }
+}
+
 /// A network; host bits are dropped, and a bare address stands for itself alone.
-pub(super) fn network(text: &str) -> Result<IpNet, String> {
+pub(crate) fn network(text: &str) -> Result<IpNet, String> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(address));
     }
     let why = match text.split_once('/') {
         _ if text.parse::<SocketAddr>().is_ok() => {
-            "that has a port, for which there are --local-port and --remote-port".to_owned()
+            "that has a port, which is given apart (--local-port, --remote-port)".to_owned()
         }
         Some((address, prefix)) => match address.parse::<IpAddr>() {
             Ok(address) => {
@@ -132,8 +237,26 @@ pub(super) fn network(text: &str) -> Result<IpNet, String> {
     ))
 }
 
+/// What a shell would match a name with; it is not empty.
+pub(crate) fn pattern(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err(
+            "nothing matches an empty pattern; give one such as nginx or \"rsync*\"".into(),
+        );
+    }
+    Ok(text.to_owned())
+}
+
+/// A path that a file can have.
+pub(crate) fn path(text: &str) -> Result<PathBuf, String> {
+    if text.is_empty() || text.contains('\0') {
+        return Err("not a path; give one such as /run/tcplinger.sock".to_owned());
+    }
+    Ok(PathBuf::from(text))
+}
+
 /// A namespace: digits are an inode number, all else a name.
-pub(super) fn netns(text: &str) -> Result<Netns, String> {
+pub(crate) fn netns(text: &str) -> Result<Netns, String> {
     let example =
         "give a name that `ip netns` lists, `host`, or an inode number such as 4026531840";
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -154,119 +277,4 @@ pub(super) fn netns(text: &str) -> Result<Netns, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_need_a_unit_and_a_positive_value() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("10s"), Ok(Duration::from_secs(10)));
-        assert_eq!(duration("2m"), Ok(Duration::from_mins(2)));
-        assert_eq!(duration("1h30m"), Ok(Duration::from_mins(90)));
-        for wrong in ["10", "", "-1s", "0s", "1 fortnight", "1s ago"] {
-            let refusal = duration(wrong).expect_err(wrong);
-            assert!(
-                refusal.contains("500ms, 10s, 2m or 1h"),
-                "{wrong}: {refusal}"
-            );
-        }
-        assert!(interval("99ms").is_err() && interval("61m").is_err());
-        assert_eq!(interval("100ms"), Ok(Duration::from_millis(100)));
-    }
-
-    #[test]
-    fn shares_are_bounded() {
-        assert_eq!(percent("0.5"), Ok(0.5));
-        assert_eq!(percent("100%"), Ok(100.0));
-        for wrong in ["0", "100.1", "NaN", "inf", "-1", "", "%", "one"] {
-            assert!(percent(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn ring_sizes_are_powers_of_two() {
-        assert_eq!(ring_size("65536"), Ok(1 << 16));
-        assert_eq!(ring_size("64KiB"), Ok(1 << 16));
-        assert_eq!(ring_size("16mib"), Ok(1 << 24));
-        assert_eq!(ring_size("1GiB"), Ok(1 << 30));
-        for wrong in [
-            "",
-            "MiB",
-            "15MiB",
-            "32KiB",
-            "2GiB",
-            "16MB",
-            "16 MiB",
-            "4294967296GiB",
-            "1.5MiB",
-        ] {
-            let refusal = ring_size(wrong).expect_err(wrong);
-            assert!(refusal.contains("for example 16MiB"), "{wrong}: {refusal}");
-        }
-    }
-
-    #[test]
-    fn a_mistyped_state_names_the_nearest() {
-        assert_eq!(state("TIME-WAIT"), Ok(State::TimeWait));
-        assert_eq!(state("fin-wait-2"), Ok(State::FinWait2));
-        for (typed, meant) in [
-            ("time_wiat", "time_wait"),
-            ("CLOSE-WAI", "close_wait"),
-            ("lsiten", "listen"),
-        ] {
-            let refusal = state(typed).expect_err(typed);
-            assert!(
-                refusal.contains(&format!("did you mean `{meant}`?")),
-                "{refusal}"
-            );
-        }
-    }
-
-    #[test]
-    fn networks_say_what_is_wrong() {
-        let accepted = |text: &str| network(text).map(|network| network.to_string());
-        assert_eq!(accepted("10.1.2.3/8"), Ok("10.0.0.0/8".to_owned()));
-        assert_eq!(accepted("10.1.2.3"), Ok("10.1.2.3/32".to_owned()));
-        assert_eq!(accepted("2001:db8::1"), Ok("2001:db8::1/128".to_owned()));
-        assert_eq!(accepted("::/0"), Ok("::/0".to_owned()));
-        for (wrong, why) in [
-            ("10.0.0.0/33", "\"33\" is not a number from 0 to 32"),
-            ("::/129", "from 0 to 128"),
-            ("10.0.0/8", "\"10.0.0\" is not an IP address"),
-            ("localhost", "not an IP address"),
-            ("10.0.0.1:80", "--remote-port"),
-            ("", "not an IP address"),
-        ] {
-            let refusal = network(wrong).expect_err(wrong);
-            assert!(
-                refusal.contains(why) && refusal.contains("10.0.0.0/8"),
-                "{refusal}"
-            );
-        }
-    }
-
-    #[test]
-    fn ports_and_namespaces() {
-        assert_eq!(port("1"), Ok(1));
-        assert!(
-            ["0", "65536", "-1", "http", ""]
-                .iter()
-                .all(|text| port(text).is_err())
-        );
-        assert_eq!(netns("4026531840"), Ok(Netns::Inode(4_026_531_840)));
-        assert_eq!(netns("web-1"), Ok(Netns::Name("web-1".to_owned())));
-        for wrong in [
-            "",
-            "0",
-            "99999999999",
-            "/run/netns/web",
-            "..",
-            &"x".repeat(256),
-        ] {
-            assert!(
-                netns(wrong).is_err_and(|refusal| refusal.contains("ip netns")),
-                "{wrong}"
-            );
-        }
-    }
-}
+mod tests;

@@ -5,9 +5,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use rustix::time::{ClockId, clock_gettime};
 
-use super::{STDOUT, logging, netns, runtime, stdout_style, stop_signal};
+use super::{STDOUT, clock, logging, netns, runtime, stdout_style, stop_signal};
 use crate::cli::{Color, EventsArgs, Format};
 use crate::config;
 use crate::daemon::monotonic;
@@ -44,7 +43,7 @@ pub(super) fn run(args: EventsArgs, color: Color) -> Result<ExitCode> {
     if netns.is_some() && probe.capabilities().program == "classic" {
         return Err(probe::Error::NoNamespaces.into());
     }
-    let filter = config::filter(args.filter, netns);
+    let filter = config::filter(args.states, args.filter, netns);
     if let Some(state) = filter.silent_state() {
         tracing::warn!("no transition matches {state}: the kernel enters or leaves it in silence");
     }
@@ -175,14 +174,5 @@ impl Lines {
             Self::Json(lines) => lines.write(out, clock, transition, after),
             Self::Text(table) => table.write(out, clock, transition, after),
         }
-    }
-}
-
-/// From the events' clock to the wall's, as the two stand now.
-fn clock() -> Clock {
-    let wall = Duration::try_from(clock_gettime(ClockId::Realtime)).unwrap_or_default();
-    let nanos = wall.saturating_sub(monotonic()).as_nanos();
-    Clock {
-        realtime_minus_monotonic_ns: i64::try_from(nanos).unwrap_or(i64::MAX),
     }
 }

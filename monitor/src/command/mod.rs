@@ -1,27 +1,37 @@
 //! The verbs: each wires the rooms below together. What they share stands here.
 
+mod check;
 mod doctor;
 mod events;
+mod explain;
 mod logging;
 mod netns;
+mod owners;
+mod ports;
 mod run;
+mod source;
 mod status;
+mod stuck;
 
 use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{Cli, Color, Verb};
-use crate::inventory;
-use crate::output::Style;
+use crate::daemon::monotonic;
+use crate::output::{Clock, Style};
 use crate::probe::{self, Kind};
+use crate::{config, inventory};
 
 const STDOUT: &str = "cannot write to stdout";
 /// A failure, or findings.
 const FAILURE: u8 = 1;
+/// A configuration that is refused counts as one.
+const WRONG_USAGE: u8 = 2;
 /// More privilege is needed.
 const NO_PRIVILEGE: u8 = 3;
 /// This kernel cannot do it.
@@ -33,6 +43,11 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Verb::Run(args) => run::run(&args, cli.color),
         Verb::Events(args) => events::run(args, cli.color),
         Verb::Status(args) => status::run(&args, cli.color),
+        Verb::Stuck(args) => stuck::run(&args, cli.color),
+        Verb::Owners(args) => owners::run(&args),
+        Verb::Ports(args) => ports::run(&args, cli.color),
+        Verb::Explain(args) => explain::run(&args, cli.color),
+        Verb::Check(args) => check::run(args, cli.color),
         Verb::Doctor(args) => doctor::run(&args, cli.color),
     }
 }
@@ -47,6 +62,9 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
                 Kind::Other => FAILURE,
             });
         }
+        if cause.is::<config::Error>() {
+            return Some(WRONG_USAGE);
+        }
         let error = cause.downcast_ref::<inventory::Error>()?;
         error.is_missing_privilege().then_some(NO_PRIVILEGE)
     });
@@ -59,6 +77,15 @@ pub(crate) fn is_closed_stdout(error: &anyhow::Error) -> bool {
         .chain()
         .filter_map(|cause| cause.downcast_ref::<io::Error>())
         .any(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// From the events' clock to the wall's, as the two stand now.
+fn clock() -> Clock {
+    let wall = Duration::try_from(clock_gettime(ClockId::Realtime)).unwrap_or_default();
+    let nanos = wall.saturating_sub(monotonic()).as_nanos();
+    Clock {
+        realtime_minus_monotonic_ns: i64::try_from(nanos).unwrap_or(i64::MAX),
+    }
 }
 
 /// How to colour what goes to `stream`.

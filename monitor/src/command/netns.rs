@@ -1,5 +1,8 @@
 //! Finding the network namespace a user names.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+
 use anyhow::{Context as _, Result, bail};
 
 use crate::cli::Netns;
@@ -31,6 +34,14 @@ pub(super) fn find(worker: &Worker, wanted: Option<&Netns>) -> Result<Vec<Namesp
         shown(wanted),
         known.join(", ")
     );
+}
+
+/// The caller's own namespace.
+pub(super) fn own(worker: &Worker) -> Result<Vec<Namespace>> {
+    let path = "/proc/self/ns/net";
+    let found = fs::metadata(path).with_context(|| format!("cannot read {path}"))?;
+    let inode = u32::try_from(found.ino()).context("its inode number is too large")?;
+    find(worker, Some(&Netns::Inode(inode)))
 }
 
 /// Whether `wanted` names the namespace with this inode number and name.

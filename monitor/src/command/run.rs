@@ -10,13 +10,17 @@ use crate::daemon::control::Claim;
 use crate::{config, daemon, probe};
 
 pub(super) fn run(args: &RunArgs, color: Color) -> Result<ExitCode> {
+    let file = config::load(args.config.as_deref())?;
     probe::ensure_privileged()?;
-    let settings = config::daemon(args);
-    let claim = Claim::new(&args.control)?;
-    logging::start(args.log_format, color);
-    runtime()?.block_on(async {
+    let settings = config::daemon(args, &file);
+    let claim = Claim::new(&config::control(args.control.as_deref(), &file))?;
+    logging::start(config::log_format(args, &file), color);
+    let runtime = runtime()?;
+    let ended = runtime.block_on(async {
         let stop = stop_signal(args.duration)?;
         daemon::run(settings, claim, stop).await
-    })?;
-    Ok(ExitCode::SUCCESS)
+    });
+    // An asker that takes its answer slowly does not hold up the end.
+    runtime.shutdown_background();
+    ended.map(|()| ExitCode::SUCCESS)
 }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{STDOUT, netns, stdout_style};
 use crate::cli::{Color, Format, Netns, SourceChoice, StatusArgs};
-use crate::daemon::control::{self, Error};
+use crate::daemon::control::{self, Error, Question};
 use crate::daemon::{self, summarize};
 use crate::inventory::{self, Namespace, StateSet, Worker, wait};
 use crate::output::{json, text};
@@ -34,11 +34,16 @@ pub(super) fn run(args: &StatusArgs, color: Color) -> Result<ExitCode> {
 }
 
 fn is_absence(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(Error::NotRunning { .. }))
+    matches!(
+        error.downcast_ref(),
+        Some(Error::NotRunning { .. } | Error::Stale { .. })
+    )
 }
 
 fn from_daemon(args: &StatusArgs) -> Result<Summary> {
-    let mut summary = control::ask(&args.control)?;
+    let answer = control::ask(&args.control, Question::Status)?;
+    let bad = |error| control::bad_answer(&args.control, &error);
+    let mut summary = json::read_status(&answer).map_err(bad)?;
     if let Some(wanted) = &args.netns {
         summary
             .namespaces

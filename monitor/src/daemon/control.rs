@@ -1,33 +1,114 @@
-//! The control socket: one daemon per path, and an answer for whoever asks it for the counts.
+//! The control socket: one daemon per path, and an answer for whoever asks it.
 //!
-//! An asker connects, sends nothing, and reads two lines of JSON: who answers, then the counts.
+//! An asker connects and sends a line of JSON, the [`Question`]; then it reads two: who answers, and
+//! the answer.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Seek as _, Write as _};
+use std::net::Shutdown;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use thiserror::Error as ThisError;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
-use crate::output::json;
-use crate::track::Summary;
+use super::memory;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// An answer is at most one round away: a walk of a very large table takes a second or two.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Bytes: some hundred thousand namespaces.
-const LONGEST_ANSWER: u64 = 1 << 27;
+/// Bytes: some hundred thousand findings.
+const LONGEST_ANSWER: u64 = 1 << 28;
+/// Askers that are answered at a time.
+const ASKERS: usize = 8;
+/// Bytes.
+const LONGEST_QUESTION: u64 = 1 << 16;
+/// For a question to arrive, and for an answer to be taken.
+const MANNERS: Duration = Duration::from_secs(5);
 
-/// Where an answer goes.
-pub(super) type Asker = oneshot::Sender<Summary>;
+/// What a daemon can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Question {
+    /// Which version it is: every answer begins with that.
+    Version,
+    /// The counts.
+    Status,
+    /// What is stuck.
+    Stuck {
+        /// Every lingering socket, those without a verdict, too.
+        all: bool,
+        /// Of this network namespace only.
+        netns: Option<u32>,
+        /// The notices after the first so many ever given.
+        known: u64,
+    },
+    /// Ephemeral ports and `TIME_WAIT` buckets in use.
+    Ports,
+}
+
+/// A question, and where the answer goes: a line of JSON.
+#[derive(Debug)]
+pub(super) struct Asker {
+    pub(super) question: Question,
+    pub(super) reply: Reply,
+}
+
+/// Takes an answer in pieces, so that a long one is never in memory as a whole. Write it on a thread
+/// that may wait: the asker sets the pace.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pieces: mpsc::Sender<Vec<u8>>,
+    piece: Vec<u8>,
+}
+
+impl Reply {
+    const PIECE: usize = 1 << 16;
+
+    fn new() -> (Self, mpsc::Receiver<Vec<u8>>) {
+        let (pieces, receiver) = mpsc::channel(4);
+        let piece = Vec::new();
+        (Self { pieces, piece }, receiver)
+    }
+
+    /// Writes the answer on another thread, and gives back the memory that took.
+    pub(super) fn send(mut self, write: impl FnOnce(&mut Self) -> io::Result<()> + Send + 'static) {
+        spawn_blocking(move || {
+            if let Err(error) = write(&mut self).and_then(|()| self.flush()) {
+                // An asker that has gone away needs no answer.
+                tracing::debug!("control socket: {error}");
+            }
+            drop(self);
+            memory::return_freed();
+        });
+    }
+}
+
+impl io::Write for Reply {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.piece.extend_from_slice(bytes);
+        if self.piece.len() >= Self::PIECE {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let piece = std::mem::take(&mut self.piece);
+        let is_gone = |_| io::ErrorKind::BrokenPipe.into();
+        self.pieces.blocking_send(piece).map_err(is_gone)
+    }
+}
 
 #[derive(Debug, ThisError)]
 pub(crate) enum Error {
@@ -53,6 +134,12 @@ pub(crate) enum Error {
         path.display()
     )]
     NotRunning { path: PathBuf },
+    #[error(
+        "the daemon that made the control socket {} is gone, and did not end in order: start one \
+         with tcplinger run, or use --source kernel",
+        path.display()
+    )]
+    Stale { path: PathBuf },
     #[error(
         "the daemon at {} is version {theirs} (pid {pid}), this is {VERSION}: restart it, or use \
          --source kernel",
@@ -163,76 +250,137 @@ impl Drop for Claim {
     }
 }
 
-/// Answers for ever. One asker at a time: each gets its answer within a round.
+/// Answers for ever, some askers at a time.
 pub(super) async fn serve(listener: UnixListener, askers: mpsc::Sender<Asker>) {
+    let places = Arc::new(Semaphore::new(ASKERS));
     loop {
-        let answered = async {
-            let (mut stream, _) = listener.accept().await?;
-            let (asker, answer) = oneshot::channel();
-            if askers.send(asker).await.is_err() {
-                return Ok(());
-            }
-            let Ok(summary) = answer.await else {
-                return Ok(());
-            };
-            let reply = reply(&summary)?;
-            tokio::time::timeout(Duration::from_secs(1), stream.write_all(&reply)).await?
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
         };
-        if let Err(error) = answered.await {
-            tracing::debug!("control socket: {error}");
-            // Out of descriptors, most likely: do not spin.
-            tokio::time::sleep(Duration::from_millis(10)).await;
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let askers = askers.clone();
+                drop(tokio::spawn(async move {
+                    if let Err(error) = answer(stream, askers).await {
+                        tracing::debug!("control socket: {error}");
+                    }
+                    drop(place);
+                }));
+            }
+            Err(error) => {
+                tracing::debug!("control socket: {error}");
+                // Out of descriptors, most likely: do not spin.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
         }
     }
 }
 
-fn reply(summary: &Summary) -> io::Result<Vec<u8>> {
+async fn answer(mut stream: tokio::net::UnixStream, askers: mpsc::Sender<Asker>) -> io::Result<()> {
+    let mut line = Vec::new();
+    let (receiver, mut sender) = stream.split();
+    timeout(
+        MANNERS,
+        receiver.take(LONGEST_QUESTION).read_to_end(&mut line),
+    )
+    .await??;
+    // Told first, so that another version learns why it gets no answer.
+    timeout(MANNERS, sender.write_all(&hello()?)).await??;
+    let question = serde_json::from_slice(&line)?;
+    if question == Question::Version {
+        return Ok(());
+    }
+    let (reply, mut pieces) = Reply::new();
+    if askers.send(Asker { question, reply }).await.is_err() {
+        return Ok(());
+    }
+    while let Some(piece) = pieces.recv().await {
+        timeout(MANNERS, sender.write_all(&piece)).await??;
+    }
+    Ok(())
+}
+
+fn hello() -> io::Result<Vec<u8>> {
     let hello = Hello {
         version: VERSION.to_owned(),
         pid: std::process::id(),
     };
-    let mut reply = serde_json::to_vec(&hello)?;
-    reply.push(b'\n');
-    json::write_status(&mut reply, summary)?;
-    Ok(reply)
+    let mut line = serde_json::to_vec(&hello)?;
+    line.push(b'\n');
+    Ok(line)
 }
 
-/// Asks the daemon at `path` for its counts.
+/// Asks the daemon at `path`; its answer, a line of JSON.
 ///
 /// # Errors
-/// [`Error::NotRunning`] where nobody listens; the others where somebody does, to no avail.
-pub(crate) fn ask(path: &Path) -> Result<Summary, Error> {
-    use io::ErrorKind::{ConnectionRefused, NotFound};
+/// [`Error::NotRunning`] or [`Error::Stale`] where nobody listens; the others where somebody does,
+/// to no avail.
+pub(crate) fn ask(path: &Path, question: Question) -> Result<Vec<u8>, Error> {
+    let line = converse(path, question)?;
+    // A whole answer ends its line.
+    if line.last() == Some(&b'\n') {
+        Ok(line)
+    } else {
+        Err(bad_answer(path, &io::Error::other("it hung up")))
+    }
+}
 
-    let bad = |reason: String| Error::BadAnswer {
-        path: path.to_owned(),
-        reason,
-    };
-    let stream = UnixStream::connect(path).map_err(|source| match source.kind() {
-        NotFound | ConnectionRefused => Error::NotRunning {
-            path: path.to_owned(),
-        },
-        _ => Error::Path {
-            path: path.to_owned(),
-            reason: source,
-        },
-    })?;
-    let mut answer = Vec::new();
+/// Whether a daemon of this version answers at `path`.
+///
+/// # Errors
+/// Those of [`ask`].
+pub(crate) fn greet(path: &Path) -> Result<(), Error> {
+    converse(path, Question::Version).map(drop)
+}
+
+/// What follows the first line of an answer, which tells the version.
+fn converse(path: &Path, question: Question) -> Result<Vec<u8>, Error> {
+    let bad = |error: io::Error| bad_answer(path, &error);
+    let mut stream = connect(path)?;
+    let mut answer = serde_json::to_vec(&question).map_err(|error| bad(error.into()))?;
     stream
         .set_read_timeout(Some(PATIENCE))
-        .and_then(|()| stream.take(LONGEST_ANSWER).read_to_end(&mut answer))
-        .map_err(|error| bad(error.to_string()))?;
-    let mut lines = answer.splitn(2, |byte| *byte == b'\n');
-    let (Some(hello), Some(status)) = (lines.next(), lines.next()) else {
-        return Err(bad("it hung up".to_owned()));
+        .and_then(|()| stream.write_all(&answer))
+        .and_then(|()| stream.shutdown(Shutdown::Write))
+        .map_err(bad)?;
+    answer.clear();
+    stream
+        .take(LONGEST_ANSWER)
+        .read_to_end(&mut answer)
+        .map_err(bad)?;
+    let Some(end) = answer.iter().position(|byte| *byte == b'\n') else {
+        return Err(bad(io::Error::other("it hung up")));
     };
-    let hello: Hello = serde_json::from_slice(hello).map_err(|error| bad(error.to_string()))?;
-    if hello.version != VERSION {
-        return Err(Error::OtherVersion {
+    let rest = answer.split_off(end + 1);
+    let hello: Hello = serde_json::from_slice(&answer).map_err(|error| bad(error.into()))?;
+    if hello.version == VERSION {
+        Ok(rest)
+    } else {
+        Err(Error::OtherVersion {
             path: path.to_owned(),
             pid: hello.pid,
             theirs: hello.version,
-        });
+        })
     }
-    json::read_status(status).map_err(|error| bad(error.to_string()))
+}
+
+/// What came from the daemon at `path` is no answer.
+pub(crate) fn bad_answer(path: &Path, reason: &dyn std::error::Error) -> Error {
+    Error::BadAnswer {
+        path: path.to_owned(),
+        reason: reason.to_string(),
+    }
+}
+
+fn connect(path: &Path) -> Result<UnixStream, Error> {
+    use io::ErrorKind::{ConnectionRefused, NotFound};
+
+    UnixStream::connect(path).map_err(|reason| {
+        let path = path.to_owned();
+        match reason.kind() {
+            NotFound => Error::NotRunning { path },
+            ConnectionRefused => Error::Stale { path },
+            _ => Error::Path { path, reason },
+        }
+    })
 }

@@ -8,7 +8,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::output::Escaped;
 use crate::probe::Probe;
 use crate::tcp::Transition;
-use crate::track::{Census, EventTotals};
+use crate::track::{Census, EventTotals, Lingering};
 
 /// Transitions taken before other tasks get their turn: some milliseconds' worth.
 const BATCH: usize = 1 << 15;
@@ -21,6 +21,7 @@ const PAUSE_IDLE: Duration = Duration::from_millis(40);
 pub(super) struct Live {
     probe: Probe,
     pub(super) census: Census,
+    pub(super) lingering: Lingering,
     logs_transitions: bool,
     totals: EventTotals,
     /// Time of the newest transition that was applied.
@@ -32,6 +33,7 @@ impl Live {
         Self {
             probe,
             census: Census::default(),
+            lingering: Lingering::default(),
             logs_transitions,
             totals: EventTotals::default(),
             newest_ns: 0,
@@ -58,6 +60,7 @@ impl Live {
         let Self {
             probe,
             census,
+            lingering,
             logs_transitions,
             newest_ns,
             ..
@@ -67,6 +70,7 @@ impl Live {
             *newest_ns = transition.ktime_ns;
             if is_identifying {
                 census.apply(transition);
+                lingering.apply(transition);
             } else {
                 census.disturb(transition.netns);
             }
@@ -106,10 +110,16 @@ impl Live {
                 );
                 self.totals.lost = totals.lost;
                 self.census.suspect_all();
+                self.lingering.suspect_all();
             }
             Ok(_) => {}
             Err(error) => tracing::error!("{error:#}"),
         }
+    }
+
+    /// Whether the events keep the lingering table, or only surveys do.
+    pub(super) fn is_identifying(&self) -> bool {
+        self.probe.capabilities().is_identifying
     }
 
     pub(super) const fn totals(&self) -> EventTotals {

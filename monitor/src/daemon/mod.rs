@@ -2,10 +2,13 @@
 //! answers on the control socket. The one room that joins probe, inventory and track.
 
 pub(crate) mod control;
+mod journal;
 mod live;
+mod memory;
 mod reconcile;
 mod roster;
 mod walks;
+mod watch;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -19,6 +22,7 @@ pub(crate) use walks::{seen, summarize};
 
 use crate::inventory::Worker;
 use crate::probe::{self, Probe};
+use crate::track::stuck::Rules;
 use control::Claim;
 use live::Live;
 use reconcile::Reconciler;
@@ -35,6 +39,8 @@ pub(crate) struct Settings {
     /// Share of one CPU for walks of the tables, 0 to 1.
     pub(crate) walk_share: f64,
     pub(crate) program: probe::Options,
+    /// What counts as stuck.
+    pub(crate) rules: Rules,
 }
 
 /// Runs until `stop` is ready; ends with a last summary in the log.
@@ -46,6 +52,7 @@ pub(crate) async fn run(
     claim: Claim,
     stop: impl Future<Output = ()>,
 ) -> Result<()> {
+    memory::keep_small();
     let probe = Probe::attach(&settings.program)?;
     let capabilities = probe.capabilities();
     tracing::info!(
@@ -59,6 +66,8 @@ pub(crate) async fn run(
     let worker = Worker::spawn().context("cannot start the inventory thread")?;
     let live = Rc::new(RefCell::new(Live::new(probe, settings.logs_transitions)));
     let mut reconciler = Reconciler::new(Rc::clone(&live), worker, &settings);
+    // Reading the kernel's BTF takes some megabytes for a moment.
+    memory::return_freed();
     let (askers, requests) = mpsc::channel(16);
     let work = async {
         reconciler.start().await?;

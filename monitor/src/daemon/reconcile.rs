@@ -10,11 +10,13 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::Settings;
-use super::control::Asker;
+use super::control::{Asker, Question, Reply};
 use super::live::{Live, monotonic};
 use super::roster::Roster;
-use super::walks::{Walker, seen, summarize};
+use super::walks::{SETTLE, Walker, seen, summarize};
+use super::watch::{Wanted, Watch};
 use crate::inventory::{Error, Namespace, Worker};
+use crate::output::json;
 use crate::tcp::Counts;
 use crate::track::{Budget, Figures, Snapshot, Source, Summary, Verdict};
 
@@ -22,8 +24,6 @@ use crate::track::{Budget, Figures, Snapshot, Source, Summary, Verdict};
 const ROUNDS_FOR_AN_ANSWER: usize = 3;
 /// A namespace in which nothing moves is checked in one of so many rounds.
 const QUIET_ROUNDS: u64 = 4;
-/// A record that is reserved is filled within microseconds; this is ample.
-const SETTLE: Duration = Duration::from_millis(1);
 
 pub(super) struct Reconciler {
     live: Rc<RefCell<Live>>,
@@ -32,6 +32,7 @@ pub(super) struct Reconciler {
     /// Namespaces of which a failure was logged.
     failing: BTreeSet<u32>,
     budget: Budget,
+    watch: Watch,
     round: u64,
     interval: Duration,
     summary_every: Duration,
@@ -42,6 +43,7 @@ pub(super) struct Reconciler {
 impl Reconciler {
     pub(super) fn new(live: Rc<RefCell<Live>>, worker: Worker, settings: &Settings) -> Self {
         Self {
+            watch: Watch::new(Rc::clone(&live), settings),
             live,
             walker: Walker::new(worker),
             roster: Roster::default(),
@@ -90,9 +92,10 @@ impl Reconciler {
                     self.round(true).await?;
                 }
             }
-            for asker in askers {
-                // An asker that has gone away needs no answer.
-                drop(asker.send(self.summary()));
+            let known = self.roster.known();
+            self.watch.round(&self.walker, known).await?;
+            for Asker { question, reply } in askers {
+                self.answer(question, reply).await?;
             }
             let is_due = self
                 .logged
@@ -102,6 +105,36 @@ impl Reconciler {
                 self.log_summary("counts");
             }
         }
+    }
+
+    /// Answers on a thread of its own: an asker may be slow.
+    async fn answer(&mut self, question: Question, reply: Reply) -> Result<()> {
+        let known = self.roster.known();
+        match question {
+            // Answered already.
+            Question::Version => {}
+            Question::Status => {
+                let summary = self.summary();
+                reply.send(move |reply| json::write_status(reply, &summary));
+            }
+            Question::Ports => {
+                let report = self.watch.ports(&self.walker, known).await?;
+                reply.send(move |reply| json::write(reply, &report));
+            }
+            Question::Stuck {
+                all,
+                netns,
+                known: given,
+            } => {
+                let wanted = Wanted { all, netns };
+                let report = self
+                    .watch
+                    .report(&self.walker, known, wanted, given)
+                    .await?;
+                reply.send(move |reply| json::write(reply, &report));
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn summary(&self) -> Summary {
@@ -154,11 +187,20 @@ impl Reconciler {
 
     async fn discover_if_due(&mut self, is_asked: bool) -> Result<()> {
         let spoke: Vec<u32> = self.live.borrow().census.namespaces().collect();
+        let before: Vec<u32> = self
+            .roster
+            .known()
+            .iter()
+            .map(|known| known.inode)
+            .collect();
         if self.roster.refresh(&self.walker, &spoke, is_asked).await? {
             let known = self.roster.known().iter();
             let inodes: Vec<u32> = known.map(|known| known.inode).collect();
             self.failing.retain(|netns| inodes.contains(netns));
-            self.live.borrow_mut().census.cover(&inodes);
+            let gone = before.into_iter().filter(|netns| !inodes.contains(netns));
+            let mut live = self.live.borrow_mut();
+            live.lingering.forget(&gone.collect::<Vec<_>>());
+            live.census.cover(&inodes);
         }
         Ok(())
     }

@@ -1,10 +1,17 @@
 //! Asking the inventory thread from async code, and turning its answers into the census's words.
 
+use std::time::Duration;
+
 use crate::inventory;
-use crate::inventory::{Depth, Discovery, Error, Figures, Namespace, Row, StateSet, Worker};
-use crate::tcp::{Family, State};
+use crate::inventory::{
+    Depth, Discovery, Error, Figures, Namespace, Query, Row, StateSet, Survey, Worker,
+};
+use crate::tcp::{Evidence, Family, Limits, State};
 use crate::track::{self, Census, EventTotals, NamespaceSummary, Scope, Seen, Source, Summary};
 use tokio::sync::oneshot;
+
+/// A record that is reserved is filled within microseconds; this is ample.
+pub(super) const SETTLE: Duration = Duration::from_millis(1);
 
 /// The inventory thread, awaited.
 #[derive(Debug)]
@@ -47,6 +54,32 @@ impl Walker {
             drop(sender.send(found));
         });
         receiver.await.map_err(|_| Error::Stopped)?
+    }
+
+    /// Every socket of a namespace that what lingers is judged by.
+    pub(crate) async fn survey<T: Send + 'static>(
+        &self,
+        namespace: Namespace,
+        query: Query,
+        found: T,
+        take: impl FnMut(&mut T, &Evidence) + Send + 'static,
+    ) -> Result<Survey<T>, Error> {
+        let (sender, receiver) = oneshot::channel();
+        self.0.survey(namespace, query, found, take, move |found| {
+            drop(sender.send(found));
+        });
+        receiver.await.map_err(|_| Error::Stopped)?
+    }
+
+    /// The limits of each namespace, by inode number.
+    pub(crate) async fn limits(
+        &self,
+        namespaces: Vec<Namespace>,
+    ) -> Result<Vec<(u32, Result<Limits, Error>)>, Error> {
+        let (sender, receiver) = oneshot::channel();
+        self.0
+            .limits(namespaces, move |found| drop(sender.send(found)));
+        receiver.await.map_err(|_| Error::Stopped)
     }
 }
 

@@ -22,31 +22,29 @@ pub(crate) struct Figures {
     pub(crate) established_or_close_wait: u64,
     /// Segments received since the namespace began, bad ones included.
     pub(crate) segments_received: u64,
-    /// Closes that skipped `TIME_WAIT` because `tcp_max_tw_buckets` was reached.
-    pub(crate) time_wait_overflows: u64,
 }
 
 impl Figures {
     /// Reads the calling thread's namespace; `text` is scratch space worth keeping.
     pub(super) fn read(text: &mut String) -> Result<Self, Error> {
         let mut figures = Self::default();
-        load("/proc/thread-self/net/sockstat", text)?;
+        load(Path::new("/proc/thread-self/net/sockstat"), text)?;
         (figures.inuse_ipv4, figures.minisockets) = parse_sockstat(text)?;
-        figures.inuse_ipv6 = match load("/proc/thread-self/net/sockstat6", text) {
+        figures.inuse_ipv6 = match load(Path::new("/proc/thread-self/net/sockstat6"), text) {
             Err(Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => 0,
             loaded => loaded.and_then(|()| parse_sockstat6(text))?,
         };
-        load("/proc/thread-self/net/snmp", text)?;
+        load(Path::new("/proc/thread-self/net/snmp"), text)?;
         (figures.established_or_close_wait, figures.segments_received) = parse_snmp(text)?;
         Ok(figures)
     }
 }
 
-fn load(path: &'static str, text: &mut String) -> Result<(), Error> {
+pub(super) fn load(path: &Path, text: &mut String) -> Result<(), Error> {
     text.clear();
     File::open(path)
         .and_then(|mut file| file.read_to_string(text))
-        .map_err(Error::reading(Path::new(path)))?;
+        .map_err(Error::reading(path))?;
     Ok(())
 }
 
@@ -66,7 +64,11 @@ fn parse_snmp(text: &str) -> Result<(u64, u64), Error> {
     Ok((established, field("InSegs")?))
 }
 
-fn required(file: &'static str, field: &'static str, word: Option<&str>) -> Result<u64, Error> {
+pub(super) fn required(
+    file: &'static str,
+    field: &'static str,
+    word: Option<&str>,
+) -> Result<u64, Error> {
     word.and_then(|word| word.parse().ok())
         .ok_or(Error::Parse { file, field })
 }
@@ -82,7 +84,7 @@ fn pair<'a>(text: &'a str, label: &str, name: &str) -> Option<&'a str> {
 }
 
 /// The value under `name`, in the two lines that start with `label`: names, then values.
-fn column<'a>(text: &'a str, label: &str, name: &str) -> Option<&'a str> {
+pub(super) fn column<'a>(text: &'a str, label: &str, name: &str) -> Option<&'a str> {
     let mut lines = text.lines().filter_map(|line| line.strip_prefix(label));
     let at = lines.next()?.split(' ').position(|word| word == name)?;
     lines.next()?.split(' ').nth(at)

@@ -3,10 +3,15 @@
 //! `sock_diag` and /proc/net show only the namespace of the thread that asks, so [`Worker`] owns
 //! a thread that moves between namespaces; no other thread of the process ever moves.
 
+mod cgroup;
 mod error;
+mod evidence;
 mod figures;
+mod holders;
+mod limits;
 mod namespaces;
 mod proc_net;
+mod processes;
 mod row;
 mod sock_diag;
 mod visit;
@@ -15,6 +20,8 @@ mod worker;
 
 pub(crate) use error::Error;
 pub(crate) use figures::Figures;
+pub(crate) use holders::{fallback_holders, socket_inode};
 pub(crate) use namespaces::{Depth, Discovery, Namespace};
-pub(crate) use row::{Dump, Row, StateSet};
-pub(crate) use worker::{Snapshot, Worker, wait};
+pub(crate) use processes::process;
+pub(crate) use row::{Dump, Query, Row, StateSet};
+pub(crate) use worker::{Meter, Snapshot, Survey, Worker, wait};

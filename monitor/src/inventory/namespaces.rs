@@ -191,13 +191,16 @@ impl Scan<'_> {
     }
 }
 
-fn open_directory(parent: impl AsFd, path: &Path) -> Result<OwnedFd, Errno> {
+pub(super) fn open_directory(parent: impl AsFd, path: &Path) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::openat(parent, path, flags, Mode::empty())
 }
 
 /// Calls `visit` with every entry of `directory` whose name is a number.
-fn for_each_number(directory: BorrowedFd<'_>, mut visit: impl FnMut(&str)) -> Result<(), Errno> {
+pub(super) fn for_each_number(
+    directory: BorrowedFd<'_>,
+    mut visit: impl FnMut(&str),
+) -> Result<(), Errno> {
     let mut buffer = [MaybeUninit::uninit(); 8192];
     let mut entries = RawDir::new(directory, &mut buffer);
     while let Some(entry) = entries.next() {

@@ -1,5 +1,6 @@
 //! One socket of a snapshot, and which states a snapshot asks for.
 
+use super::wire::Extensions;
 use crate::tcp::{Family, State};
 
 /// One TCP socket as the kernel's tables show it.
@@ -38,6 +39,9 @@ impl StateSet {
     /// The states a minisocket can be in; full sockets share `FinWait2`.
     pub(crate) const MINISOCKETS: Self = Self::of(&[State::TimeWait, State::FinWait2]);
 
+    /// The states that a socket can linger in.
+    pub(crate) const LINGERING: Self = Self::of(&State::LINGERING);
+
     pub(crate) const fn of(mut states: &[State]) -> Self {
         let mut bits = 0;
         while let [state, rest @ ..] = states {
@@ -45,6 +49,28 @@ impl StateSet {
             states = rest;
         }
         Self(bits)
+    }
+
+    /// The set, and one state more.
+    pub(crate) const fn with(self, state: State) -> Self {
+        Self(self.0 | 1 << (state as u8))
+    }
+
+    /// Asks for what the tables hold.
+    pub(crate) const fn plain(self) -> Query {
+        Query {
+            states: self,
+            extensions: Extensions::None,
+        }
+    }
+
+    /// Asks for [`crate::tcp::TcpInfo`], too. The kernel locks each socket for it, which delays that
+    /// socket's own traffic by a microsecond (`tcp_get_info()` in `net/ipv4/tcp.c`, Linux 6.18).
+    pub(crate) const fn explained(self) -> Query {
+        Query {
+            states: self,
+            extensions: Extensions::Info,
+        }
     }
 
     pub(crate) const fn contains(self, state: State) -> bool {
@@ -56,6 +82,13 @@ impl StateSet {
     pub(super) const fn request_mask(self) -> u32 {
         self.0 & !(1 << (State::Close as u8))
     }
+}
+
+/// What a survey asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Query {
+    pub(super) states: StateSet,
+    pub(super) extensions: Extensions,
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@ use std::io;
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 
-use super::wire::{self, Message, Messages};
-use super::{Dump, Error, Row, StateSet};
-use crate::tcp::Family;
+use super::wire::{self, Message, Messages, Socket as Found};
+use super::{Dump, Error, Query, Row, StateSet};
+use crate::tcp::{Evidence, Family};
 
 /// The kernel fills at most 32 KiB a datagram (`netlink_recvmsg()` in `net/netlink/af_netlink.c`,
 /// Linux 6.18).
@@ -20,19 +20,59 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// another (`inet_diag_dump_icsk()` in `net/ipv4/inet_diag.c`, Linux 6.18).
 pub(super) fn dump(states: StateSet, rows: &mut Vec<Row>) -> Result<Dump, Error> {
     rows.clear();
-    let mut walk = Walk::open(states, rows)?;
-    match walk.run(&wire::both_families_request(states)) {
+    let dump = walk(states.plain(), |found| rows.push(found.row()))?;
+    drop_repeats(rows);
+    Ok(dump)
+}
+
+/// Hands each socket that is asked for to `take`, as [`dump`] would list it, with what explains it;
+/// of a socket met more than once, what was met first.
+pub(super) fn survey(
+    netns: u32,
+    query: Query,
+    mut take: impl FnMut(&Evidence),
+) -> Result<Dump, Error> {
+    let mut recent = Recent::default();
+    walk(query, |found| {
+        if recent.is_new((found.cookie(), found.fingerprint())) {
+            take(&found.evidence(netns));
+        }
+    })
+}
+
+fn walk(query: Query, take: impl FnMut(&Found<'_>)) -> Result<Dump, Error> {
+    let Query { states, extensions } = query;
+    let mut walk = Walk::open(states, take)?;
+    match walk.run(&wire::both_families_request(states, extensions)) {
         Err(error) if is_refusal(&error) => {
             for family in Family::ALL {
-                walk.run(&wire::one_family_request(family, states))
+                walk.run(&wire::one_family_request(family, states, extensions))
                     .map_err(without_tcp_diag)?;
             }
         }
         outcome => outcome?,
     }
-    let dump = walk.dump;
-    drop_repeats(rows);
-    Ok(dump)
+    Ok(walk.dump)
+}
+
+/// The last sockets met. The walk never returns to a bucket, and repeats as many of the sockets
+/// before the one it stopped at as joined that bucket meanwhile: a repeat follows close on the
+/// original.
+#[derive(Default)]
+struct Recent {
+    met: [(u64, u64); 32],
+    next: usize,
+}
+
+impl Recent {
+    fn is_new(&mut self, socket: (u64, u64)) -> bool {
+        let is_new = !self.met.contains(&socket);
+        if is_new && let Some(slot) = self.met.get_mut(self.next) {
+            *slot = socket;
+            self.next = (self.next + 1) % self.met.len();
+        }
+        is_new
+    }
 }
 
 /// Keeps the latest row of each socket.
@@ -47,17 +87,17 @@ fn drop_repeats(rows: &mut Vec<Row>) {
     });
 }
 
-struct Walk<'a> {
+struct Walk<F> {
     // It dies with the walk: an open socket would keep its namespace alive.
     socket: Socket,
     buffer: Vec<u8>,
     states: StateSet,
-    rows: &'a mut Vec<Row>,
+    take: F,
     dump: Dump,
 }
 
-impl<'a> Walk<'a> {
-    fn open(states: StateSet, rows: &'a mut Vec<Row>) -> Result<Self, Error> {
+impl<F: FnMut(&Found<'_>)> Walk<F> {
+    fn open(states: StateSet, take: F) -> Result<Self, Error> {
         let socket = Socket::new(NETLINK_SOCK_DIAG)
             .map_err(failed_to("open a socket"))
             .map_err(without_tcp_diag)?;
@@ -65,7 +105,7 @@ impl<'a> Walk<'a> {
             socket,
             buffer: vec![0; BUFFER_BYTES],
             states,
-            rows,
+            take,
             dump: Dump::default(),
         })
     }
@@ -77,14 +117,14 @@ impl<'a> Walk<'a> {
         loop {
             let length = uninterrupted(|| self.socket.recv(&mut self.buffer.as_mut_slice(), 0))
                 .map_err(failed_to("receive"))?;
-            if self.take(length)? {
+            if self.take_datagram(length)? {
                 return Ok(());
             }
         }
     }
 
     /// Takes one datagram in; true when it ends the dump.
-    fn take(&mut self, length: usize) -> Result<bool, Error> {
+    fn take_datagram(&mut self, length: usize) -> Result<bool, Error> {
         let datagram = self.buffer.get(..length).unwrap_or_default();
         if datagram.is_empty() {
             return Err(Error::Malformed {
@@ -96,8 +136,8 @@ impl<'a> Walk<'a> {
         for message in messages.by_ref() {
             match message? {
                 // A socket may have changed state since the kernel chose it.
-                Message::Row(row) if self.states.contains(row.state) => self.rows.push(row),
-                Message::Row(_) | Message::Other => {}
+                Message::Socket(found) if self.states.contains(found.state) => (self.take)(&found),
+                Message::Socket(_) | Message::Other => {}
                 Message::Unknown => self.dump.unknown_states += 1,
                 Message::Done { errno: 0 } => is_done = true,
                 Message::Done { errno } | Message::Refused { errno } => {
@@ -148,10 +188,13 @@ fn without_tcp_diag(error: Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, TcpStream};
+    use std::io::{Read as _, Write as _};
+    use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::thread::sleep;
+    use std::time::Duration;
 
     use super::*;
-    use crate::tcp::State;
+    use crate::tcp::{State, Timer};
 
     fn row(cookie: u64, state: State) -> Row {
         Row {
@@ -218,10 +261,75 @@ mod tests {
         assert!(rows.iter().all(|row| row.state == State::Established));
 
         let mut rows = Vec::new();
-        let mut walk = Walk::open(states, &mut rows).unwrap();
+        let mut walk = Walk::open(states, |found| rows.push(found.row())).unwrap();
         for family in Family::ALL {
-            walk.run(&wire::one_family_request(family, states)).unwrap();
+            let request = wire::one_family_request(family, states, wire::Extensions::None);
+            walk.run(&request).unwrap();
         }
         assert!(has_client(&rows));
+    }
+
+    #[test]
+    fn a_repeat_is_told_from_another_socket_nearby() {
+        let mut recent = Recent::default();
+        assert!(recent.is_new((1, 1)));
+        assert!(recent.is_new((1, 2)));
+        assert!(!recent.is_new((1, 1)));
+        assert!((2..33).all(|cookie| recent.is_new((cookie, 1))));
+        assert!(!recent.is_new((1, 2)));
+        assert!(recent.is_new((1, 1)));
+    }
+
+    /// What a survey says of the socket with that cookie, once it is in `state`.
+    fn evidence(cookie: u64, state: State) -> Evidence {
+        for _ in 0..200 {
+            let mut found = None;
+            let dump = survey(9, StateSet::of(&[state]).explained(), |evidence| {
+                if evidence.cookie == cookie {
+                    found = Some(*evidence);
+                }
+            });
+            dump.unwrap();
+            if let Some(found) = found {
+                return found;
+            }
+            sleep(Duration::from_millis(10));
+        }
+        panic!("the socket is never in {state}");
+    }
+
+    #[test]
+    fn what_explains_a_socket_is_told() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        client.write_all(b"hello").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let cookie = rustix::net::sockopt::socket_cookie(&server).unwrap();
+
+        let unread = evidence(cookie, State::CloseWait);
+        assert_eq!((unread.recv_queue, unread.unread_bytes()), (6, 5));
+        assert!(!unread.has_read_end());
+        assert_eq!(unread.netns, 9);
+        assert_eq!(unread.local, server.local_addr().unwrap());
+        assert_eq!(unread.remote, client.local_addr().unwrap());
+        let file = rustix::fs::fstat(&server).unwrap();
+        assert_eq!(u64::from(unread.inode), file.st_ino);
+        assert_eq!(unread.uid, rustix::process::geteuid().as_raw());
+        let info = unread.info.unwrap();
+        assert!(info.last_data_received < Duration::from_secs(5));
+        assert!(info.rto >= Duration::from_millis(200) && info.rto < Duration::from_secs(5));
+        assert!(info.peer_window.is_none_or(|window| window > 1000));
+
+        server.read_to_end(&mut Vec::new()).unwrap();
+        assert!(evidence(cookie, State::CloseWait).has_read_end());
+        let cookie = rustix::net::sockopt::socket_cookie(&client).unwrap();
+        assert!(!evidence(cookie, State::FinWait2).is_minisocket);
+        drop(server);
+        let minisocket = evidence(cookie, State::TimeWait);
+        assert!(minisocket.is_minisocket && minisocket.info.is_none());
+        assert!(
+            matches!(minisocket.timer, Timer::TimeWait(left) if left > Duration::from_secs(50))
+        );
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Layouts from `include/uapi/linux/inet_diag.h` and `netlink.h` (Linux 6.18), native byte order.
 
+use std::iter;
+
 use super::{Error, Row, StateSet};
 use crate::tcp::{Family, RawState, State};
 
@@ -20,16 +22,37 @@ const NLM_F_REQUEST: u16 = 0x001;
 const NLM_F_DUMP_INTR: u16 = 0x010;
 const NLM_F_DUMP: u16 = 0x300;
 
+/// A `struct tcp_info`.
+pub(super) const INET_DIAG_INFO: u16 = 2;
 /// Attribute of every full socket's row, and of no other
 /// (`inet_diag_msg_attrs_fill()` in `net/ipv4/inet_diag.c`).
 const INET_DIAG_SHUTDOWN: u16 = 8;
 /// `idiag_timer` of a minisocket (`inet_twsk_diag_fill()`).
 const TIME_WAIT_TIMER: u8 = 3;
 
+/// What a request asks for beside the fixed part and the attributes that come anyway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extensions {
+    None,
+    /// `INET_DIAG_INFO`, a `struct tcp_info` of each full socket.
+    Info,
+}
+
+impl Extensions {
+    /// As `idiag_ext`: bit n - 1 is the attribute numbered n.
+    const fn mask(self) -> u8 {
+        match self {
+            Self::None => 0,
+            Self::Info => 1 << (INET_DIAG_INFO - 1),
+        }
+    }
+}
+
 /// Asks for both families in one walk: `struct inet_diag_req` and its header.
-pub(super) fn both_families_request(states: StateSet) -> [u8; 76] {
+pub(super) fn both_families_request(states: StateSet, extensions: Extensions) -> [u8; 76] {
     let mut request = [0; 76];
     put_header(&mut request, 76, TCPDIAG_GETSOCK);
+    put(&mut request, HEADER + 3, [extensions.mask()]);
     put(
         &mut request,
         HEADER + 52,
@@ -39,7 +62,11 @@ pub(super) fn both_families_request(states: StateSet) -> [u8; 76] {
 }
 
 /// Asks for one family: `struct inet_diag_req_v2` and its header.
-pub(super) fn one_family_request(family: Family, states: StateSet) -> [u8; 72] {
+pub(super) fn one_family_request(
+    family: Family,
+    states: StateSet,
+    extensions: Extensions,
+) -> [u8; 72] {
     const IPPROTO_TCP: u8 = 6;
     let number = match family {
         Family::Ipv4 => 2,
@@ -47,7 +74,11 @@ pub(super) fn one_family_request(family: Family, states: StateSet) -> [u8; 72] {
     };
     let mut request = [0; 72];
     put_header(&mut request, 72, SOCK_DIAG_BY_FAMILY);
-    put(&mut request, HEADER, [number, IPPROTO_TCP]);
+    put(
+        &mut request,
+        HEADER,
+        [number, IPPROTO_TCP, extensions.mask()],
+    );
     put(
         &mut request,
         HEADER + 4,
@@ -70,8 +101,8 @@ fn put<const N: usize>(request: &mut [u8], at: usize, bytes: [u8; N]) {
 
 /// One netlink message of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Message {
-    Row(Row),
+pub(super) enum Message<'a> {
+    Socket(Socket<'a>),
     /// A socket whose state or family has a number unknown to this build.
     Unknown,
     /// The end of the dump: 0, or the errno it ended with.
@@ -101,14 +132,14 @@ impl<'a> Messages<'a> {
         }
     }
 
-    fn decode_next(&mut self) -> Option<Message> {
+    fn decode_next(&mut self) -> Option<Message<'a>> {
         let length = usize::try_from(u32_at(self.rest, 0)?).ok()?;
         let kind = u16_at(self.rest, 4)?;
         self.is_interrupted |= u16_at(self.rest, 6)? & NLM_F_DUMP_INTR != 0;
         let body = self.rest.get(HEADER..length)?;
         self.rest = self.rest.get(align(length)..).unwrap_or_default();
         match kind {
-            TCPDIAG_GETSOCK | SOCK_DIAG_BY_FAMILY => socket(body),
+            TCPDIAG_GETSOCK | SOCK_DIAG_BY_FAMILY => Socket::decode(body),
             NLMSG_DONE => Some(Message::Done {
                 errno: errno(body).unwrap_or_default(),
             }),
@@ -118,8 +149,8 @@ impl<'a> Messages<'a> {
     }
 }
 
-impl Iterator for Messages<'_> {
-    type Item = Result<Message, Error>;
+impl<'a> Iterator for Messages<'a> {
+    type Item = Result<Message<'a>, Error>;
 
     /// After a malformed message comes nothing: where the next one starts is unknown.
     fn next(&mut self) -> Option<Self::Item> {
@@ -136,53 +167,93 @@ impl Iterator for Messages<'_> {
     }
 }
 
-/// Decodes a `struct inet_diag_msg` and its attributes.
-fn socket(body: &[u8]) -> Option<Message> {
-    let (fixed, attributes) = body.split_first_chunk::<DIAG_MESSAGE>()?;
-    let [family, state, timer, ..] = *fixed;
-    let cookie = u64::from(u32_at(fixed, 44)?) | u64::from(u32_at(fixed, 48)?) << 32;
-    let (Some(family), RawState::Known(state)) =
-        (Family::from_number(family.into()), RawState::from(state))
-    else {
-        return Some(Message::Unknown);
-    };
-    // A request reports SYN_RECV and a minisocket FIN_WAIT2 just as a full socket does.
-    let is_full = || has_attribute(attributes, INET_DIAG_SHUTDOWN);
-    let (state, is_minisocket) = match state {
-        State::TimeWait => (state, true),
-        State::FinWait2 => (state, timer == TIME_WAIT_TIMER && !is_full()),
-        State::SynRecv if !is_full() => (State::NewSynRecv, false),
-        _ => (state, false),
-    };
-    Some(Message::Row(Row {
-        cookie,
-        tuple: fingerprint(fixed)?,
-        state,
-        family,
-        is_minisocket,
-    }))
+/// A `struct inet_diag_msg` and its attributes, told apart but not decoded further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Socket<'a> {
+    fixed: &'a [u8; DIAG_MESSAGE],
+    attributes: &'a [u8],
+    pub(super) family: Family,
+    pub(super) state: State,
+    pub(super) is_minisocket: bool,
 }
 
-/// Folds `idiag_sport` to `idiag_if` into a word; not meant to withstand malice, as rows with other
-/// cookies are other sockets anyway.
-fn fingerprint(message: &[u8; DIAG_MESSAGE]) -> Option<u64> {
-    let words = message.get(4..44)?.chunks_exact(8);
-    words.into_iter().try_fold(0_u64, |folded, word| {
-        let word = u64::from_ne_bytes(word.try_into().ok()?);
-        Some((folded.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15))
-    })
-}
-
-fn has_attribute(mut attributes: &[u8], wanted: u16) -> bool {
-    while let (Some(length), Some(kind)) = (u16_at(attributes, 0), u16_at(attributes, 2)) {
-        if kind == wanted {
-            return true;
-        }
-        // A length below its own header would never end.
-        let step = align(usize::from(length).max(4));
-        attributes = attributes.get(step..).unwrap_or_default();
+impl<'a> Socket<'a> {
+    fn decode(body: &'a [u8]) -> Option<Message<'a>> {
+        let (fixed, attributes) = body.split_first_chunk::<DIAG_MESSAGE>()?;
+        let [family, state, timer, ..] = *fixed;
+        let (Some(family), RawState::Known(state)) =
+            (Family::from_number(family.into()), RawState::from(state))
+        else {
+            return Some(Message::Unknown);
+        };
+        // A request reports SYN_RECV and a minisocket FIN_WAIT2 just as a full socket does.
+        let is_full = || split(attributes).any(|(kind, _)| kind == INET_DIAG_SHUTDOWN);
+        let (state, is_minisocket) = match state {
+            State::TimeWait => (state, true),
+            State::FinWait2 => (state, timer == TIME_WAIT_TIMER && !is_full()),
+            State::SynRecv if !is_full() => (State::NewSynRecv, false),
+            _ => (state, false),
+        };
+        Some(Message::Socket(Self {
+            fixed,
+            attributes,
+            family,
+            state,
+            is_minisocket,
+        }))
     }
-    false
+
+    pub(super) fn row(&self) -> Row {
+        Row {
+            cookie: self.cookie(),
+            tuple: self.fingerprint(),
+            state: self.state,
+            family: self.family,
+            is_minisocket: self.is_minisocket,
+        }
+    }
+
+    pub(super) fn cookie(&self) -> u64 {
+        u64::from(self.u32(44)) | u64::from(self.u32(48)) << 32
+    }
+
+    /// Folds `idiag_sport` to `idiag_if` into a word; not meant to withstand malice, as rows with
+    /// other cookies are other sockets anyway.
+    pub(super) fn fingerprint(&self) -> u64 {
+        let tuple: [u8; 40] = self.bytes(4);
+        let (words, _) = tuple.as_chunks::<8>();
+        words.iter().fold(0_u64, |folded, word| {
+            let word = u64::from_ne_bytes(*word);
+            (folded.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        })
+    }
+
+    /// Kind and value of each attribute.
+    pub(super) fn attributes(&self) -> impl Iterator<Item = (u16, &'a [u8])> + use<'a> {
+        split(self.attributes)
+    }
+
+    pub(super) fn u32(&self, at: usize) -> u32 {
+        u32::from_ne_bytes(self.bytes(at))
+    }
+
+    /// Zeros where `at + N` is beyond the fixed part, which no caller asks for.
+    pub(super) fn bytes<const N: usize>(&self, at: usize) -> [u8; N] {
+        let bytes = self.fixed.get(at..).and_then(<[u8]>::first_chunk);
+        bytes.copied().unwrap_or([0; N])
+    }
+}
+
+/// Kind and value of each attribute, up to the first that is cut short.
+fn split(mut attributes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    iter::from_fn(move || {
+        let length = usize::from(u16_at(attributes, 0)?);
+        let kind = u16_at(attributes, 2)?;
+        // None for a length below its own header: it would never end.
+        let value = attributes.get(4..length)?;
+        attributes = attributes.get(align(length)..).unwrap_or_default();
+        Some((kind, value))
+    })
 }
 
 /// The kernel sends the negative of an errno; anything above zero is a length, not an error.
@@ -199,7 +270,7 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
@@ -231,7 +302,7 @@ mod tests {
         message(SOCK_DIAG_BY_FAMILY, 2, &body)
     }
 
-    fn decode(datagram: &[u8]) -> Vec<Message> {
+    fn decode(datagram: &[u8]) -> Vec<Message<'_>> {
         Messages::new(datagram).map(Result::unwrap).collect()
     }
 
@@ -248,15 +319,18 @@ mod tests {
             (6, 3, &[], State::TimeWait, true),
         ];
         for (number, timer, attributes, state, is_minisocket) in cases {
+            let message = row_message(number, timer, attributes);
+            let [Message::Socket(socket)] = decode(&message)[..] else {
+                panic!("no socket");
+            };
             let row = Row {
                 cookie: 0x0123_4567_89ab_cdef,
-                tuple: fingerprint(&[0; DIAG_MESSAGE]).unwrap(),
+                tuple: 0,
                 state,
                 family: Family::Ipv4,
                 is_minisocket,
             };
-            let decoded = decode(&row_message(number, timer, attributes));
-            assert_eq!(decoded, [Message::Row(row)]);
+            assert_eq!(socket.row(), row);
         }
         assert_eq!(decode(&row_message(13, 0, &SHUTDOWN)), [Message::Unknown]);
     }
@@ -266,7 +340,7 @@ mod tests {
         let mut datagram = row_message(6, 3, &[]);
         datagram.extend(message(NLMSG_DONE, NLM_F_DUMP_INTR, &[0; 4]));
         let mut messages = Messages::new(&datagram);
-        assert!(matches!(messages.next(), Some(Ok(Message::Row(_)))));
+        assert!(matches!(messages.next(), Some(Ok(Message::Socket(_)))));
         assert!(!messages.is_interrupted);
         let done = Message::Done { errno: 0 };
         assert!(matches!(messages.next(), Some(Ok(message)) if message == done));
@@ -303,11 +377,17 @@ mod tests {
         let mut expected = [0; 76];
         expected[..8].copy_from_slice(&[76, 0, 0, 0, 18, 0, 1, 3]);
         expected[68] = 1 << 6;
-        assert_eq!(both_families_request(states), expected);
+        assert_eq!(both_families_request(states, Extensions::None), expected);
+        expected[19] = 2;
+        assert_eq!(both_families_request(states, Extensions::Info), expected);
         let mut expected = [0; 72];
         expected[..8].copy_from_slice(&[72, 0, 0, 0, 20, 0, 1, 3]);
         expected[16..21].copy_from_slice(&[10, 6, 0, 0, 1 << 6]);
-        assert_eq!(one_family_request(Family::Ipv6, states), expected);
+        let request = one_family_request(Family::Ipv6, states, Extensions::None);
+        assert_eq!(request, expected);
+        expected[18] = 2;
+        let request = one_family_request(Family::Ipv6, states, Extensions::Info);
+        assert_eq!(request, expected);
     }
 
     proptest! {
@@ -318,7 +398,12 @@ mod tests {
 
         #[test]
         fn garbage_in_a_row_ends_without_a_panic(state: u8, timer: u8, attributes: Vec<u8>) {
-            prop_assert_eq!(decode(&row_message(state, timer, &attributes)).len(), 1);
+            let message = row_message(state, timer, &attributes);
+            for decoded in decode(&message) {
+                if let Message::Socket(socket) = decoded {
+                    prop_assert!(socket.evidence(1).cookie == socket.row().cookie);
+                }
+            }
         }
     }
 }

@@ -9,7 +9,8 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::namespaces::{self, Depth, Discovery, Namespace};
 use super::visit::Home;
-use super::{Dump, Error, Figures, Row, StateSet, proc_net, sock_diag};
+use super::{Dump, Error, Figures, Query, Row, StateSet, limits, proc_net, sock_diag};
+use crate::tcp::{Evidence, Limits};
 
 /// The sockets of one namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +22,19 @@ pub(crate) struct Snapshot {
     pub(crate) cost: Cost,
 }
 
-/// What a snapshot cost.
+/// What a survey of one namespace found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Survey<T> {
+    pub(crate) found: T,
+    pub(crate) limits: Limits,
+    /// Nothing but /proc/net could be asked, which knows neither cookies nor `struct tcp_info`.
+    pub(crate) is_fallback: bool,
+    /// The kernel flagged the walk as inconsistent.
+    pub(crate) is_interrupted: bool,
+    pub(crate) cost: Cost,
+}
+
+/// What a walk over the sockets cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cost {
     /// Time on the CPU, in the kernel or out of it.
@@ -91,6 +104,33 @@ impl Worker {
         self.ask(move |desk| reply(desk.snapshot(&namespace, states)));
     }
 
+    /// Asks for the limits of each namespace; they come with its inode number.
+    pub(crate) fn limits(
+        &self,
+        namespaces: Vec<Namespace>,
+        reply: impl FnOnce(Vec<(u32, Result<Limits, Error>)>) + Send + 'static,
+    ) {
+        self.ask(move |desk| {
+            let limits = namespaces
+                .iter()
+                .map(|namespace| (namespace.inode, desk.limits(namespace)));
+            reply(limits.collect());
+        });
+    }
+
+    /// Folds each socket of a namespace that is asked for into `found`, on the thread, so that they
+    /// need not be kept. A socket that changes during the walk counts as it was met first.
+    pub(crate) fn survey<T: Send + 'static>(
+        &self,
+        namespace: Namespace,
+        query: Query,
+        found: T,
+        take: impl FnMut(&mut T, &Evidence) + Send + 'static,
+        reply: impl FnOnce(Result<Survey<T>, Error>) + Send + 'static,
+    ) {
+        self.ask(move |desk| reply(desk.survey(&namespace, query, found, take)));
+    }
+
     fn ask(&self, job: impl FnOnce(&mut Desk) + Send + 'static) {
         // A thread that has stopped drops the job, and the reply with it: the asker sees that.
         drop(self.jobs.send(Box::new(job)));
@@ -118,6 +158,42 @@ impl Desk {
         self.home.visit(namespace, || Figures::read(text))
     }
 
+    fn limits(&mut self, namespace: &Namespace) -> Result<Limits, Error> {
+        let text = &mut self.text;
+        self.home
+            .visit(namespace, || limits::read(Path::new("/proc"), text))
+    }
+
+    fn survey<T>(
+        &mut self,
+        namespace: &Namespace,
+        query: Query,
+        mut found: T,
+        mut take: impl FnMut(&mut T, &Evidence),
+    ) -> Result<Survey<T>, Error> {
+        let meter = Meter::start();
+        let netns = namespace.inode;
+        let text = &mut self.text;
+        let (limits, dump, is_fallback) = self.home.visit(namespace, || {
+            let limits = limits::read(Path::new("/proc"), text)?;
+            let mut take = |evidence: &Evidence| take(&mut found, evidence);
+            match sock_diag::survey(netns, query, &mut take) {
+                Err(Error::NoTcpDiag { .. }) => {
+                    let dump = proc_net::fallback_survey(netns, query.states, take)?;
+                    Ok((limits, dump, true))
+                }
+                outcome => Ok((limits, outcome?, false)),
+            }
+        })?;
+        Ok(Survey {
+            found,
+            limits,
+            is_fallback,
+            is_interrupted: dump.is_interrupted,
+            cost: meter.stop(),
+        })
+    }
+
     fn snapshot(&self, namespace: &Namespace, states: StateSet) -> Result<Snapshot, Error> {
         let meter = Meter::start();
         let mut rows = Vec::new();
@@ -138,20 +214,21 @@ impl Desk {
     }
 }
 
-struct Meter {
+/// Measures what the calling thread spends.
+pub(crate) struct Meter {
     cpu: Duration,
     wall: Instant,
 }
 
 impl Meter {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self {
             cpu: thread_cpu_time(),
             wall: Instant::now(),
         }
     }
 
-    fn stop(&self) -> Cost {
+    pub(crate) fn stop(&self) -> Cost {
         Cost {
             cpu: thread_cpu_time().saturating_sub(self.cpu),
             wall: self.wall.elapsed(),
@@ -193,6 +270,29 @@ mod tests {
         match wait(|reply| worker.snapshot(here.clone(), states, reply)).unwrap() {
             Err(Error::NotPermitted { inode }) => assert_eq!(inode, here.inode),
             outcome => assert!(!outcome.unwrap().rows.is_empty()),
+        }
+    }
+
+    #[test]
+    fn a_survey_folds_every_socket_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let local = listener.local_addr().unwrap();
+        let worker = Worker::spawn().unwrap();
+        let here = here();
+        let states = StateSet::of(&[State::Listen]);
+        let take = move |found: &mut Vec<u32>, evidence: &Evidence| {
+            if evidence.local == local {
+                found.push(evidence.netns);
+            }
+        };
+        let survey = |reply| worker.survey(here.clone(), states.plain(), Vec::new(), take, reply);
+        match wait(survey).unwrap() {
+            Err(Error::NotPermitted { inode }) => assert_eq!(inode, here.inode),
+            outcome => {
+                let survey = outcome.unwrap();
+                assert_eq!(survey.found, [here.inode]);
+                assert!(survey.limits.max_tw_buckets > 0);
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::ser::Formatter;
 
@@ -16,8 +17,9 @@ use super::clock::Rfc3339;
 use super::errno::Errno;
 use super::escape::is_harmful;
 use super::{Clock, DoctorRow};
-use crate::tcp::{Counts, Handover, Owner, RawState, State, Transition};
-use crate::track::{EventTotals, NamespaceSummary, Source, Summary};
+use crate::tcp::{Counts, Handover, Owner, Process, RawState, State, Transition};
+use crate::track::stuck::{Change, Finding, Notice};
+use crate::track::{EventTotals, Holdership, Holding, NamespaceSummary, Source, Summary};
 
 /// Writes transitions, one object a line.
 #[derive(Debug, Default)]
@@ -265,6 +267,110 @@ impl From<Status> for Summary {
 /// Those of `out`.
 pub(crate) fn write_doctor(out: &mut impl Write, rows: &[DoctorRow]) -> io::Result<()> {
     write_line(out, &rows)
+}
+
+/// Writes a value that has a documented JSON form of its own, on one line.
+///
+/// # Errors
+/// Those of `out`.
+pub(crate) fn write(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
+    write_line(out, value)
+}
+
+/// Reads what [`write()`] wrote.
+///
+/// # Errors
+/// Not JSON, or another shape.
+pub(crate) fn read<T: DeserializeOwned>(line: &[u8]) -> serde_json::Result<T> {
+    serde_json::from_slice(line)
+}
+
+/// Writes a change of a finding as one line: `event`, `time`, and the finding's own fields.
+///
+/// # Errors
+/// Those of `out`.
+pub(crate) fn write_notice(out: &mut impl Write, clock: Clock, notice: &Notice) -> io::Result<()> {
+    write_line(
+        out,
+        &NoticeForm {
+            time: Rfc3339(clock.wall(notice.ktime_ns)),
+            event: notice.event,
+            finding: &notice.finding,
+        },
+    )
+}
+
+#[derive(Serialize)]
+struct NoticeForm<'a> {
+    #[serde(serialize_with = "as_shown")]
+    time: Rfc3339,
+    event: Change,
+    #[serde(flatten)]
+    finding: &'a Finding,
+}
+
+/// Writes who holds how many sockets as a list, on one line.
+///
+/// # Errors
+/// Those of `out`.
+pub(crate) fn write_owners(out: &mut impl Write, holdings: &[Holding]) -> io::Result<()> {
+    let rows: Vec<HoldingForm<'_>> = holdings.iter().map(HoldingForm::from).collect();
+    write_line(out, &rows)
+}
+
+/// An owner and its sockets. What it has not is left out; all null means no process.
+#[derive(Serialize)]
+struct HoldingForm<'a> {
+    pid: Option<u32>,
+    comm: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exe: Option<&'a str>,
+    uid: Option<u32>,
+    unit: Option<&'a str>,
+    container: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    open_files: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file_limit: Option<u64>,
+    total: u64,
+    sockets: Sockets,
+}
+
+impl<'a> From<&'a Holding> for HoldingForm<'a> {
+    fn from(holding: &'a Holding) -> Self {
+        let process = match &holding.owner {
+            Holdership::Process(process) => Some(process),
+            _ => None,
+        };
+        let of_process = |text: fn(&Process) -> Option<&String>| {
+            process
+                .and_then(|process| text(process))
+                .map(String::as_str)
+        };
+        let (unit, container) = match &holding.owner {
+            Holdership::Unit(unit) => (unit.as_deref(), None),
+            Holdership::Container(container) => (None, container.as_deref()),
+            _ => (
+                of_process(|process| process.unit.as_ref()),
+                of_process(|process| process.container.as_ref()),
+            ),
+        };
+        Self {
+            pid: process.map(|process| process.pid),
+            comm: of_process(|process| Some(&process.comm)),
+            exe: of_process(|process| process.exe.as_ref()),
+            uid: process.and_then(|process| process.uid),
+            unit,
+            container,
+            pod: of_process(|process| process.pod.as_ref()),
+            open_files: process.and_then(|process| process.open_files),
+            file_limit: process.and_then(|process| process.file_limit),
+            total: holding.sockets.total(),
+            sockets: Sockets(holding.sockets),
+        }
+    }
 }
 
 fn write_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {

@@ -7,6 +7,7 @@ mod clock;
 mod doctor;
 mod errno;
 mod escape;
+pub(crate) mod explain;
 #[cfg(test)]
 mod fixture;
 pub(crate) mod json;

@@ -6,6 +6,7 @@ use anstyle::AnsiColor;
 
 use super::Outcome;
 use crate::tcp::{RawState, State};
+use crate::track::stuck::Severity;
 
 /// Whether text is coloured; decided once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,15 @@ impl Style {
             RawState::Known(State::Close) => anstyle::Style::new().dimmed(),
             RawState::Known(State::CloseWait) | RawState::Unknown(_) => AnsiColor::Red.on_default(),
             RawState::Known(_) => AnsiColor::Yellow.on_default(),
+        }
+    }
+
+    pub(super) const fn of_severity(self, severity: Severity) -> anstyle::Style {
+        match severity {
+            _ if self.is_plain() => anstyle::Style::new(),
+            Severity::None => anstyle::Style::new().dimmed(),
+            Severity::Warning => AnsiColor::Yellow.on_default(),
+            Severity::Critical => AnsiColor::Red.on_default(),
         }
     }
 

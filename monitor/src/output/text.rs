@@ -1,5 +1,9 @@
 //! Text for people: one line a transition, tables of counts, the doctor's rows.
 
+mod owners;
+mod ports;
+mod stuck;
+
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
 use std::time::Duration;
@@ -9,6 +13,9 @@ use super::errno::Errno;
 use super::{Clock, DoctorRow, Elapsed, Escaped, Outcome, Style};
 use crate::tcp::{Handover, Owner, RawState, State, Transition};
 use crate::track::{NamespaceSummary, Source, Summary};
+pub(crate) use owners::write_owners;
+pub(crate) use ports::write_ports;
+pub(crate) use stuck::{write_notice, write_stuck};
 
 /// Title and width of every column but the last: those of the widest IPv4 endpoint, state, inode
 /// and pid.
@@ -253,13 +260,24 @@ fn write_table(
     rows: &[Vec<String>],
     paints: impl Iterator<Item = anstyle::Style>,
 ) -> io::Result<()> {
+    paint_table(out, left, rows, paints, std::iter::repeat(String::new()))
+}
+
+/// The same, with something to say under each row: nothing, or lines.
+fn paint_table(
+    out: &mut impl Write,
+    left: usize,
+    rows: &[Vec<String>],
+    paints: impl Iterator<Item = anstyle::Style>,
+    notes: impl Iterator<Item = String>,
+) -> io::Result<()> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
-    for (row, paint) in rows.iter().zip(paints) {
+    for ((row, paint), note) in rows.iter().zip(paints).zip(notes) {
         let cells = row.iter().zip(&widths).enumerate();
         let cells = cells.map(|(column, (cell, width))| {
             if column == 0 {
@@ -271,6 +289,7 @@ fn write_table(
             }
         });
         writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+        out.write_all(note.as_bytes())?;
     }
     Ok(())
 }

@@ -84,6 +84,8 @@ pub(crate) enum Error {
          kernel with BTF"
     )]
     NoNamespaces,
+    #[error("owners cannot come from the kernel's iterator over descriptors: {reason}")]
+    NoIterator { reason: String },
     #[error("cannot {action}: {reason}")]
     Kernel {
         action: &'static str,

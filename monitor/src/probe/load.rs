@@ -54,7 +54,8 @@ pub(super) struct Loaded {
     pub(super) notes: Vec<String>,
 }
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/monitor-ebpf"));
+pub(super) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/monitor-ebpf"));
 
 const TYPED: &str = "socket_transition";
 /// Takes what interrupts the first one; attached after it, so that it is called after it.
@@ -76,12 +77,6 @@ pub(super) fn load(options: &Options) -> Result<Loaded, Error> {
     preflight::ensure_privileged()?;
     preflight::ensure_kernel()?;
     lift_memlock_limit();
-    let loaded = try_load(options);
-    return_freed_memory();
-    loaded
-}
-
-fn try_load(options: &Options) -> Result<Loaded, Error> {
     let bytes = match &options.object {
         None => OBJECT.to_vec(),
         Some(path) => fs::read(path).map_err(|source| Error::Read {
@@ -134,7 +129,7 @@ fn typed(options: &Options, bytes: &[u8]) -> Result<Loaded, Error> {
             path: vmlinux.to_owned(),
         });
     }
-    let mut settings = offsets::from_btf(vmlinux)?;
+    let mut settings = offsets::for_transitions(vmlinux)?;
     settings.child_is_complete = preflight::child_is_complete().into();
     if preflight::lockdown() == Some(Lockdown::Confidentiality) {
         // Reading through a helper is barred, loading through the socket is not.
@@ -198,7 +193,7 @@ fn classic(options: &Options, bytes: &[u8]) -> Result<Ebpf, Error> {
 }
 
 /// Sets the globals, sizes the ring, makes the maps.
-fn parse(options: &Options, bytes: &[u8], settings: Settings) -> Result<Ebpf, Error> {
+pub(super) fn parse(options: &Options, bytes: &[u8], settings: Settings) -> Result<Ebpf, Error> {
     EbpfLoader::new()
         .override_global("SETTINGS", &Frozen(settings), true)
         .override_global(aya_log::LEVEL, &(options.log as u8), false)
@@ -230,20 +225,9 @@ pub(super) fn object_name(options: &Options) -> String {
     }
 }
 
-/// Reading the kernel's BTF takes some 25 MB for a moment; the allocator would keep them.
-#[cfg(target_env = "gnu")]
-fn return_freed_memory() {
-    // SAFETY: it may be called at any time; it touches free memory alone.
-    let _ = unsafe { libc::malloc_trim(0) };
-}
-
-/// Other allocators return it by themselves.
-#[cfg(not(target_env = "gnu"))]
-fn return_freed_memory() {}
-
 /// Before Linux 5.11 eBPF maps count against `RLIMIT_MEMLOCK`; later kernels do not look at it,
 /// so a refusal is no error.
-fn lift_memlock_limit() {
+pub(super) fn lift_memlock_limit() {
     use rustix::process::{Resource, Rlimit, setrlimit};
     let unlimited = Rlimit {
         current: None,

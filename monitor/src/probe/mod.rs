@@ -1,8 +1,9 @@
 //! The eBPF side as the rest sees it: what the kernel offers, the loaded program, its stream of
-//! transitions and its counters. The only user of aya.
+//! transitions, its counters, and who holds which socket. The only user of aya.
 
 mod error;
 mod format;
+mod holders;
 mod load;
 mod offsets;
 mod preflight;
@@ -10,6 +11,7 @@ mod record;
 mod stream;
 
 pub(crate) use error::{Error, Kind};
+pub(crate) use holders::Holders;
 pub(crate) use load::{Attach, BpfLog, Options};
 pub(crate) use preflight::{Finding, Outcome, ensure_privileged, findings};
 pub(crate) use stream::Probe;

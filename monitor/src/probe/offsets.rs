@@ -1,27 +1,26 @@
 //! Field offsets of the running kernel, from its BTF. None is ever assumed.
 
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
 
-use btf_rs::{Btf, BtfType, Member, Type};
+use btf_rs::{Backend, Btf, BtfType, Member, Type};
 use monitor_ebpf::{ABSENT, Settings};
+use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::Error;
 
 /// Where the kernel shows its own types (5.4+, `CONFIG_DEBUG_INFO_BTF`).
 pub(super) const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
-/// Fills in the offsets that the BTF-typed program needs.
+/// Fills in the offsets that the BTF-typed transition programs need.
 ///
 /// # Errors
-/// The file cannot be read or parsed, or lacks a field that the program cannot do without.
-pub(super) fn from_btf(path: &Path) -> Result<Settings, Error> {
-    let btf = Btf::from_file(path).map_err(|source| Error::Btf {
-        path: path.to_owned(),
-        reason: source.to_string(),
-    })?;
-    let need = |structure: &'static str, field: &'static str| {
-        offset(&btf, structure, field).ok_or(Error::NoField { structure, field })
-    };
+/// The file cannot be read or parsed, or lacks a field that the programs cannot do without.
+pub(super) fn for_transitions(path: &Path) -> Result<Settings, Error> {
+    let btf = parse(path)?;
+    let need = |structure, field| need(&btf, structure, field);
     let bit = |field: &'static str| {
         let structure = "sock_flags";
         enumerator(&btf, structure, field).ok_or(Error::NoField { structure, field })
@@ -58,6 +57,48 @@ pub(super) fn from_btf(path: &Path) -> Result<Settings, Error> {
         inet_sport: need("tcp_sock", "inet_conn.icsk_inet.inet_sport")?,
         ..Settings::NONE
     })
+}
+
+/// Fills in the offsets that the iterator over descriptors needs.
+///
+/// # Errors
+/// The file cannot be read or parsed, or lacks one of the fields.
+pub(super) fn for_holders(path: &Path) -> Result<Settings, Error> {
+    let btf = parse(path)?;
+    let need = |structure, field| need(&btf, structure, field);
+    Ok(Settings {
+        sk_protocol: need("sock", "sk_protocol")?,
+        skc_family: need("sock", "__sk_common.skc_family")?,
+        skc_state: need("sock", "__sk_common.skc_state")?,
+        skc_cookie: need("sock", "__sk_common.skc_cookie")?,
+        skc_net: need("sock", "__sk_common.skc_net.net")?,
+        net_inum: need("net", "ns.inum")?,
+        socket_sk: need("socket", "sk")?,
+        task_tgid: need("task_struct", "tgid")?,
+        ..Settings::NONE
+    })
+}
+
+fn parse(path: &Path) -> Result<Btf, Error> {
+    mapped(path)
+        .or_else(|_| Btf::from_file(path))
+        .map_err(|source| Error::Btf {
+            path: path.to_owned(),
+            reason: source.to_string(),
+        })
+}
+
+/// Maps a copy of the file. Reading all of it into tables, for two dozen names, would take ten times
+/// as long; and sysfs lets the file itself be mapped on the newest kernels only.
+fn mapped(path: &Path) -> Result<Btf, btf_rs::Error> {
+    let mut copy = File::from(memfd_create("btf", MemfdFlags::CLOEXEC).map_err(io::Error::from)?);
+    copy.write_all(&fs::read(path)?)?;
+    let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
+    Btf::from_file_with_backend(path, Backend::Mmap)
+}
+
+fn need(btf: &Btf, structure: &'static str, field: &'static str) -> Result<u32, Error> {
+    offset(btf, structure, field).ok_or(Error::NoField { structure, field })
 }
 
 /// Byte offset of a dotted field path in a structure; anonymous members are looked through.
@@ -115,4 +156,28 @@ fn enumerator(btf: &Btf, enumeration: &str, name: &str) -> Option<u32> {
             .map(btf_rs::EnumMember::val),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mapped_copy_tells_what_the_file_tells() {
+        let path = Path::new(VMLINUX);
+        let (mapped, read) = (mapped(path).unwrap(), Btf::from_file(path).unwrap());
+        for (structure, field) in [
+            ("sock", "__sk_common.skc_net.net"),
+            ("tcp_sock", "inet_conn.icsk_inet.inet_sport"),
+            ("socket", "sk"),
+        ] {
+            let found = offset(&mapped, structure, field);
+            assert!(found.is_some(), "{structure}.{field}");
+            assert_eq!(found, offset(&read, structure, field));
+        }
+        let done = enumerator(&mapped, "sock_flags", "SOCK_DONE");
+        assert!(done.is_some());
+        assert_eq!(done, enumerator(&read, "sock_flags", "SOCK_DONE"));
+        assert_eq!(offset(&mapped, "socket", "no_such_field"), None);
+    }
 }

@@ -55,6 +55,10 @@ const MINIMUM: (u32, u32) = (5, 8);
 /// From here on a child socket is complete when its first transition fires
 /// (`inet_csk_clone_lock()`, Linux 6.15).
 const CHILD_IS_COMPLETE: (u32, u32) = (6, 15);
+/// From here on a tracing program may call `bpf_get_socket_cookie`.
+const COOKIE: (u32, u32) = (5, 12);
+/// From here on a tracing program may call `bpf_sock_from_file`.
+const SOCKET_OF_FILE: (u32, u32) = (5, 11);
 
 /// Refuses early, and by name, what the kernel would refuse later with a bare EPERM.
 ///
@@ -83,6 +87,19 @@ pub(super) fn ensure_kernel() -> Result<(), Error> {
 
 pub(super) fn child_is_complete() -> bool {
     version(&release()).is_some_and(|found| found >= CHILD_IS_COMPLETE)
+}
+
+pub(super) fn has_cookie() -> bool {
+    version(&release()).is_some_and(|found| found >= COOKIE)
+}
+
+/// Whether this process sees the host's own processes, by the host's numbers; None where it cannot
+/// tell.
+pub(super) fn is_whole_host() -> Option<bool> {
+    // `PROC_PID_INIT_INO` (`include/linux/proc_ns.h`, since Linux 3.8).
+    const INITIAL: &str = "pid:[4026531836]";
+    let own = fs::read_link("/proc/self/ns/pid").ok()?;
+    Some(own.as_os_str() == INITIAL)
 }
 
 /// Effective capabilities that are needed and not held. `CAP_SYS_ADMIN` covers `CAP_BPF` and
@@ -157,6 +174,7 @@ pub(crate) fn findings() -> Vec<Finding> {
         lockdown_finding(),
         btf(),
         tracefs(),
+        holders(),
     ]
 }
 
@@ -181,13 +199,10 @@ fn privilege() -> Finding {
 
 /// Whether /proc shows every process of the host, and with them every network namespace.
 fn whole_host() -> Finding {
-    // `PROC_PID_INIT_INO` (`include/linux/proc_ns.h`, since Linux 3.8).
-    const INITIAL: &str = "pid:[4026531836]";
-    let own = fs::read_link("/proc/self/ns/pid");
-    let (outcome, found) = match &own {
-        Ok(link) if link.as_os_str() == INITIAL => (Outcome::Yes, "the host's own processes"),
-        Ok(_) => (Outcome::Degraded, "a container's processes only"),
-        Err(_) => (Outcome::CouldNotTell, "/proc/self/ns/pid cannot be read"),
+    let (outcome, found) = match is_whole_host() {
+        Some(true) => (Outcome::Yes, "the host's own processes"),
+        Some(false) => (Outcome::Degraded, "a container's processes only"),
+        None => (Outcome::CouldNotTell, "/proc/self/ns/pid cannot be read"),
     };
     Finding {
         name: "whole host",
@@ -207,7 +222,7 @@ fn kernel() -> Finding {
         Some(found) if found < MINIMUM => {
             (Outcome::No, Some("boot Linux 5.10 LTS or later".to_owned()))
         }
-        Some(found) if found < (5, 12) => (
+        Some(found) if found < COOKIE => (
             Outcome::Degraded,
             Some("boot Linux 5.12 or later for counts without table walks".to_owned()),
         ),
@@ -239,7 +254,7 @@ fn lockdown_finding() -> Finding {
 
 fn btf() -> Finding {
     let result = if Path::new(offsets::VMLINUX).exists() {
-        offsets::from_btf(Path::new(offsets::VMLINUX)).map_err(|error| error.to_string())
+        offsets::for_transitions(Path::new(offsets::VMLINUX)).map_err(|error| error.to_string())
     } else {
         Err(format!("{} is missing", offsets::VMLINUX))
     };
@@ -282,6 +297,29 @@ fn tracefs() -> Finding {
             Err(error) => error.to_string(),
         },
         why: "the classic tracepoint's fields: the way in for kernels without BTF",
+    }
+}
+
+/// Whether the iterator over descriptors should work; only loading it would prove it.
+fn holders() -> Finding {
+    let is_new_enough = version(&release()).map(|found| found >= SOCKET_OF_FILE);
+    let (outcome, found) = match (is_new_enough, is_whole_host()) {
+        _ if !Path::new(offsets::VMLINUX).exists() => {
+            (Outcome::Degraded, "without BTF, from /proc only")
+        }
+        (Some(false), _) => (Outcome::Degraded, "before Linux 5.11, from /proc only"),
+        (_, Some(false)) => (Outcome::Degraded, "in a container, from its /proc only"),
+        (None, _) => (Outcome::CouldNotTell, "the kernel's version is unreadable"),
+        (Some(true), _) => (Outcome::Yes, "from the iterator over descriptors"),
+    };
+    Finding {
+        name: "holders",
+        outcome,
+        found: found.to_owned(),
+        why: "to name the processes that hold a socket; from /proc the same takes many times as \
+              long",
+        mend: (outcome == Outcome::Degraded)
+            .then(|| "run it on the host itself, on Linux 5.11 or later with BTF".to_owned()),
     }
 }
 

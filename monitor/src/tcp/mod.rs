@@ -1,11 +1,17 @@
-//! The words of the field: TCP states, families, sockets counted by state, transitions.
+//! The words of the field: TCP states, families, transitions, sockets and their holders, limits.
 //!
 //! Pure: no I/O, no clock, nothing but `std`.
 
 mod counts;
+mod evidence;
+mod limits;
+mod process;
 mod state;
 mod transition;
 
 pub(crate) use counts::Counts;
+pub(crate) use evidence::{Evidence, TcpInfo, Timer};
+pub(crate) use limits::{Limits, TwReuse};
+pub(crate) use process::{Holder, Process};
 pub(crate) use state::{Family, RawState, State};
 pub(crate) use transition::{Handover, Owner, Transition};

@@ -42,6 +42,31 @@ impl State {
         Self::NewSynRecv,
     ];
 
+    /// The states that a socket passes through on its way, and in which it can linger.
+    pub(crate) const LINGERING: [Self; 7] = [
+        Self::SynSent,
+        Self::SynRecv,
+        Self::FinWait1,
+        Self::FinWait2,
+        Self::CloseWait,
+        Self::LastAck,
+        Self::Closing,
+    ];
+
+    /// Whether it is one of [`Self::LINGERING`].
+    pub(crate) const fn is_lingering(self) -> bool {
+        matches!(
+            self,
+            Self::SynSent
+                | Self::SynRecv
+                | Self::FinWait1
+                | Self::FinWait2
+                | Self::CloseWait
+                | Self::LastAck
+                | Self::Closing
+        )
+    }
+
     /// The name used in flags, JSON and labels.
     pub(crate) const fn name(self) -> &'static str {
         match self {

@@ -93,6 +93,21 @@ impl Census {
             .unwrap_or_default()
     }
 
+    /// Sockets of one namespace in lingering states, minisockets in `FIN_WAIT2` included.
+    pub(crate) fn lingering(&self, netns: u32) -> u64 {
+        let counts = Family::ALL.map(|family| self.counts(netns, family));
+        let states = State::LINGERING.into_iter();
+        states
+            .flat_map(|state| counts.map(|counts| counts.get(state)))
+            .sum()
+    }
+
+    /// Sockets of one namespace in any state.
+    pub(crate) fn total(&self, netns: u32) -> u64 {
+        let counts = Family::ALL.map(|family| self.counts(netns, family));
+        counts.iter().map(Counts::total).sum()
+    }
+
     /// Namespaces that spoke or were declared, and are still there.
     pub(crate) fn namespaces(&self) -> impl Iterator<Item = u32> + '_ {
         self.namespaces.keys().copied()

@@ -3,10 +3,9 @@
 //! Knows only what it saw: a socket older than the stream, without a cookie, or with a transition
 //! missing in between has no known time.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
+use super::cookies::ByCookie;
 use crate::tcp::{RawState, State, Transition};
 
 /// Most sockets remembered at once: what a hash table of 2^20 slots holds (7/8 of them, 25 bytes
@@ -16,7 +15,7 @@ const MOST_SOCKETS: usize = (1 << 20) / 8 * 7;
 /// The last transition seen of every open socket, by cookie.
 #[derive(Debug, Default)]
 pub(crate) struct Dwell {
-    entered: HashMap<u64, Entered, BuildHasherDefault<CookieHasher>>,
+    entered: ByCookie<Entered>,
     dropped: u64,
 }
 
@@ -64,31 +63,6 @@ impl Dwell {
             return None;
         }
         self.entered.insert(cookie, now)
-    }
-}
-
-/// Spreads cookies over a table with one multiplication. The kernel counts cookies up
-/// (`__sock_gen_cookie()` in `net/core/sock_diag.c`), so nobody outside can choose colliding ones
-/// and the standard library's keyed hash would be spent for nothing.
-#[derive(Debug, Default)]
-struct CookieHasher(u64);
-
-impl Hasher for CookieHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, cookie: u64) {
-        // 2^64 divided by the golden ratio; the rotation brings the well-mixed high bits down to
-        // where the table takes its slot from.
-        let mixed = (self.0 ^ cookie).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        self.0 = mixed.rotate_left(32);
     }
 }
 

@@ -72,7 +72,7 @@ fn has_port(wanted: &[u16], endpoint: SocketAddr) -> bool {
 }
 
 /// A v4-mapped address (an IPv4 peer of an IPv6 socket) is inside its IPv4 network too.
-fn is_inside(wanted: &[IpNet], endpoint: SocketAddr) -> bool {
+pub(super) fn is_inside(wanted: &[IpNet], endpoint: SocketAddr) -> bool {
     let address = endpoint.ip();
     let mapped = match address {
         IpAddr::V6(v6) => v6.to_ipv4_mapped().map(IpAddr::V4),

@@ -1,0 +1,87 @@
+//! Flags of the verbs that have few: `status`, `ports`, `explain`, `doctor`; and what several share.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::{CONFIG, Format, NETNS, Netns, value};
+use crate::tcp::State;
+
+/// Flags of `status`.
+#[derive(Args, Debug)]
+pub(crate) struct StatusArgs {
+    /// Table, or one JSON object
+    #[arg(long, default_value = "text")]
+    pub(crate) format: Format,
+    #[arg(long, value_name = "NAME|INODE", value_parser = value::netns, help = NETNS)]
+    pub(crate) netns: Option<Netns>,
+    /// Whose counts: `auto` takes a running daemon's, and walks the kernel's tables without one
+    #[arg(long, default_value = "auto")]
+    pub(crate) source: SourceChoice,
+    /// Control socket of the daemon
+    #[arg(long, value_name = "PATH", default_value = "/run/tcplinger.sock")]
+    pub(crate) control: PathBuf,
+}
+
+/// Flags of `ports`.
+#[derive(Args, Debug)]
+pub(crate) struct PortsArgs {
+    /// Table, or a JSON list
+    #[arg(long, default_value = "text")]
+    pub(crate) format: Format,
+    /// Print so many rows at most, 0 for all
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub(crate) top: usize,
+    #[arg(long, value_name = "NAME|INODE", value_parser = value::netns, help = NETNS)]
+    pub(crate) netns: Option<Netns>,
+    /// Time between the two looks that give the rates where no daemon runs, 100ms to 1h
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = value::interval)]
+    pub(crate) sample: Duration,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+}
+
+/// Flags of `explain`.
+#[derive(Args, Debug)]
+pub(crate) struct ExplainArgs {
+    /// State to explain: `close_wait` or, as `ss` has it, `CLOSE-WAIT`
+    #[arg(value_name = "STATE", value_parser = value::state)]
+    pub(crate) state: State,
+    /// Text, or one JSON object
+    #[arg(long, default_value = "text")]
+    pub(crate) format: Format,
+    /// Network namespace whose sysctls are shown, by name (`ip netns`; `host` is the initial one)
+    /// or inode number [default: the caller's]
+    #[arg(long, value_name = "NAME|INODE", value_parser = value::netns)]
+    pub(crate) netns: Option<Netns>,
+}
+
+/// Flags of `doctor`.
+#[derive(Args, Debug)]
+pub(crate) struct DoctorArgs {
+    /// Table, or a JSON list
+    #[arg(long, default_value = "text")]
+    pub(crate) format: Format,
+}
+
+/// Who is asked, and by which rules.
+#[derive(Args, Debug)]
+pub(crate) struct SourceArgs {
+    /// Who is asked: `auto` a running daemon, which knows true ages, and the kernel without one
+    #[arg(long, default_value = "auto")]
+    pub(crate) source: SourceChoice,
+    /// Control socket of the daemon [default: /run/tcplinger.sock]
+    #[arg(long, value_name = "PATH", value_parser = value::path)]
+    pub(crate) control: Option<PathBuf>,
+    #[arg(long, value_name = "PATH", help = CONFIG)]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// Who is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SourceChoice {
+    Auto,
+    Daemon,
+    Kernel,
+}

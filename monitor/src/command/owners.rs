@@ -1,0 +1,101 @@
+//! `tcplinger owners`: who holds how many sockets in which state.
+
+use std::cmp::Reverse;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+
+use super::{STDOUT, netns};
+use crate::cli::{Format, OwnerKind, OwnerOrder, OwnersArgs};
+use crate::inventory::{self, StateSet, Survey, Worker, wait};
+use crate::output::{json, text};
+use crate::probe;
+use crate::survey::{self, Eyes, Wanted};
+use crate::tcp::{Counts, Evidence, State};
+use crate::track::{Grouping, Holding, holdings};
+
+pub(super) fn run(args: &OwnersArgs) -> Result<ExitCode> {
+    probe::ensure_privileged()?;
+    let mut found = look(args)?;
+    found.sort_by_key(|holding| {
+        Reverse(match args.sort {
+            OwnerOrder::Total => holding.sockets.total(),
+            OwnerOrder::State(state) => holding.sockets.get(state),
+        })
+    });
+    let top = if args.top == 0 { usize::MAX } else { args.top };
+    let hidden = found.len().saturating_sub(top);
+    found.truncate(top);
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    match args.format {
+        Format::Text => text::write_owners(&mut out, &found, hidden),
+        Format::Json => json::write_owners(&mut out, &found),
+    }
+    .and_then(|()| out.flush())
+    .context(STDOUT)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn look(args: &OwnersArgs) -> Result<Vec<Holding>> {
+    let worker = Worker::spawn()?;
+    let namespaces = netns::find(&worker, args.netns.as_ref())?;
+    let states = if args.state.is_empty() {
+        State::ALL.as_slice()
+    } else {
+        args.state.as_slice()
+    };
+    let set = StateSet::of(states);
+    let mut all: Vec<Place> = Vec::new();
+    for namespace in &namespaces {
+        let taken: Result<Survey<Vec<Place>>, _> = wait(|reply| {
+            let (namespace, found) = (namespace.clone(), Vec::new());
+            worker.survey(namespace, set.plain(), found, Place::collect, reply);
+        })?;
+        match taken {
+            Err(inventory::Error::Gone { .. }) => {}
+            taken => all.extend(
+                taken
+                    .with_context(|| {
+                        format!("cannot take the inventory of namespace {}", namespace.inode)
+                    })?
+                    .found,
+            ),
+        }
+    }
+    let wanted: Wanted = all
+        .iter()
+        .filter(|place| place.inode != 0)
+        .map(|place| (place.id, (place.inode, place.netns, place.state)))
+        .collect();
+    let holders = Eyes::open().look(&wanted);
+    let mut sockets: Vec<(u64, State)> = all.iter().map(|place| (place.id, place.state)).collect();
+    sockets.sort_unstable();
+    let grouping = match args.per {
+        OwnerKind::Process => Grouping::Process,
+        OwnerKind::Unit => Grouping::Unit,
+        OwnerKind::Container => Grouping::Container,
+    };
+    let mut found = holdings(grouping, holders, sockets.into_iter(), survey::process);
+    found.retain(|holding| holding.sockets != Counts::default());
+    Ok(found)
+}
+
+/// What has to be kept of a socket.
+struct Place {
+    id: u64,
+    inode: u32,
+    netns: u32,
+    state: State,
+}
+
+impl Place {
+    fn collect(found: &mut Vec<Self>, socket: &Evidence) {
+        found.push(Self {
+            id: survey::id_of(socket),
+            inode: socket.inode,
+            netns: socket.netns,
+            state: socket.state,
+        });
+    }
+}

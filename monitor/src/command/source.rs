@@ -1,0 +1,225 @@
+//! Whom to ask what is stuck: a running daemon, or the kernel itself, once or again and again.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use super::netns;
+use crate::cli::{Netns, SourceArgs, SourceChoice};
+use crate::config::{self, File};
+use crate::daemon::control::{self, Error, Question};
+use crate::daemon::monotonic;
+use crate::inventory::{self, Namespace, StateSet, Survey, Worker, wait};
+use crate::output::json;
+use crate::survey::{self, Eyes, Look, Scene};
+use crate::tcp::Evidence;
+use crate::track::stuck::{Age, Board, CountBoard, Report, Rules};
+use crate::track::{Lingering, PortReport, PortTally, Pressure};
+
+/// Who answers.
+pub(super) enum Source {
+    Daemon {
+        control: PathBuf,
+        /// The namespace that is wanted; None for all.
+        netns: Option<u32>,
+    },
+    Kernel(Box<Kernel>),
+}
+
+impl Source {
+    /// Decides who is asked, by the flags and by who is there.
+    ///
+    /// # Errors
+    /// The daemon that must be asked is not there, is of another version, or did not end in order.
+    pub(super) fn open(args: &SourceArgs, file: File, wanted: Option<&Netns>) -> Result<Self> {
+        let control = config::control(args.control.as_deref(), &file);
+        let daemon = |control| -> Result<Self> {
+            if args.config.is_some() {
+                tracing::warn!("the daemon judges by its own rules; --source kernel uses these");
+            }
+            let netns = match wanted {
+                None => None,
+                wanted => netns::find(&Worker::spawn()?, wanted)?
+                    .first()
+                    .map(|namespace| namespace.inode),
+            };
+            Ok(Self::Daemon { control, netns })
+        };
+        let kernel = |file: File| {
+            Kernel::open(file.rules, wanted)
+                .map(Box::new)
+                .map(Self::Kernel)
+        };
+        match args.source {
+            SourceChoice::Kernel => kernel(file),
+            SourceChoice::Daemon => daemon(control),
+            SourceChoice::Auto => match control::greet(&control) {
+                Ok(()) => daemon(control),
+                Err(Error::NotRunning { .. }) => kernel(file),
+                Err(stale @ Error::Stale { .. }) => {
+                    tracing::warn!("{stale}; ages are lower bounds");
+                    kernel(file)
+                }
+                Err(error) => Err(error.into()),
+            },
+        }
+    }
+
+    /// What is stuck, or all that lingers, and the notices after the first `known` ever given.
+    pub(super) fn report(&mut self, all: bool, known: u64) -> Result<Report> {
+        match self {
+            Self::Daemon { control, netns } => {
+                let netns = *netns;
+                let answer = control::ask(control, Question::Stuck { all, netns, known })?;
+                let report = json::read::<Report>(&answer);
+                let mut report = report.map_err(|error| control::bad_answer(control, &error))?;
+                let is_wanted = |found: u32| netns.is_none_or(|netns| netns == found);
+                report
+                    .notices
+                    .retain(|notice| is_wanted(notice.finding.netns));
+                Ok(report)
+            }
+            Self::Kernel(kernel) => kernel.report(all, known),
+        }
+    }
+
+    /// Ports and buckets in use; where no rates are known yet, those between two looks `sample` apart.
+    pub(super) fn ports(&mut self, sample: Duration) -> Result<PortReport> {
+        let report = self.look_at_ports()?;
+        let mut buckets = report.buckets.iter();
+        let has_rates = report.ports.iter().all(|row| row.rate_per_second.is_some())
+            && buckets.all(|row| row.overflow_rate_per_second.is_some());
+        if has_rates {
+            return Ok(report);
+        }
+        sleep(sample);
+        self.look_at_ports()
+    }
+
+    fn look_at_ports(&mut self) -> Result<PortReport> {
+        match self {
+            Self::Daemon { control, netns } => {
+                let answer = control::ask(control, Question::Ports)?;
+                let report = json::read::<PortReport>(&answer);
+                let mut report = report.map_err(|error| control::bad_answer(control, &error))?;
+                let is_wanted = |found: u32| netns.is_none_or(|netns| netns == found);
+                report.ports.retain(|row| is_wanted(row.netns));
+                report.buckets.retain(|row| is_wanted(row.netns));
+                Ok(report)
+            }
+            Self::Kernel(kernel) => kernel.ports(),
+        }
+    }
+}
+
+/// The kernel, asked without a daemon. What it was asked before gives lower bounds of ages.
+pub(super) struct Kernel {
+    worker: Worker,
+    namespaces: Vec<Namespace>,
+    rules: Arc<Rules>,
+    eyes: Eyes,
+    lingering: Lingering,
+    board: Board,
+    counts: CountBoard,
+    pressure: Pressure,
+}
+
+impl Kernel {
+    fn open(rules: Rules, wanted: Option<&Netns>) -> Result<Self> {
+        let worker = Worker::spawn()?;
+        Ok(Self {
+            namespaces: netns::find(&worker, wanted)?,
+            worker,
+            rules: Arc::new(rules),
+            eyes: Eyes::open(),
+            lingering: Lingering::default(),
+            board: Board::default(),
+            counts: CountBoard::default(),
+            pressure: Pressure::default(),
+        })
+    }
+
+    fn report(&mut self, all: bool, known: u64) -> Result<Report> {
+        let now_ns = nanoseconds(monotonic());
+        let mut scene = Scene::default();
+        self.lingering.suspect_all();
+        for namespace in &self.namespaces {
+            let netns = namespace.inode;
+            let taken: Result<Survey<Vec<Evidence>>, _> = wait(|reply| {
+                let namespace = namespace.clone();
+                let found = Vec::new();
+                let query = survey::LINGERING;
+                self.worker
+                    .survey(namespace, query, found, Scene::collect, reply);
+            })?;
+            let Some(taken) = unless_gone(namespace, taken)? else {
+                continue;
+            };
+            if taken.is_fallback {
+                tracing::warn!(
+                    netns,
+                    "without tcp_diag no age is known: load it with modprobe tcp_diag"
+                );
+            }
+            self.lingering.begin();
+            let sockets = taken.found.iter();
+            let found = sockets.filter_map(|socket| survey::entered(socket, now_ns));
+            self.lingering.finish(netns, now_ns, found);
+            scene.add(netns, taken);
+        }
+        let entries = self.lingering.known();
+        let ages = scene.sockets.iter().map(|socket| {
+            let watched = |(since_ns, is_lower_bound)| Age {
+                span: Duration::from_nanos(now_ns.saturating_sub(since_ns)),
+                is_lower_bound,
+            };
+            let since = entries.since(socket);
+            Some(since.map_or_else(|| survey::unwatched(socket), watched))
+        });
+        let ages = ages.collect();
+        let look = Look::new(scene, &self.eyes, Arc::clone(&self.rules), ages);
+        let mut findings = look.counted(&mut self.counts, Duration::from_nanos(now_ns));
+        findings.extend(look.findings(all));
+        // Every namespace was looked at.
+        self.board.update_with(now_ns, &findings, |_| true);
+        Ok(self.board.report(findings, known))
+    }
+
+    fn ports(&mut self) -> Result<PortReport> {
+        for namespace in &self.namespaces {
+            let inode = namespace.inode;
+            let taken: Result<Survey<PortTally>, _> = wait(|reply| {
+                let (namespace, tally) = (namespace.clone(), PortTally::new(inode));
+                self.worker.survey(
+                    namespace,
+                    StateSet::ALL.plain(),
+                    tally,
+                    PortTally::take,
+                    reply,
+                );
+            })?;
+            if let Some(survey) = unless_gone(namespace, taken)? {
+                self.pressure
+                    .take(monotonic(), survey.found, &survey.limits);
+            }
+        }
+        Ok(self.pressure.report())
+    }
+}
+
+/// None where the namespace has gone since it was found.
+fn unless_gone<T>(namespace: &Namespace, taken: Result<T, inventory::Error>) -> Result<Option<T>> {
+    match taken {
+        Err(inventory::Error::Gone { .. }) => Ok(None),
+        taken => taken
+            .map(Some)
+            .with_context(|| format!("cannot take the inventory of namespace {}", namespace.inode)),
+    }
+}
+
+fn nanoseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,116 @@
+//! From flags and the configuration file to what the rooms below are told. A flag wins over the
+//! file, the file over the defaults, which stand here.
+
+mod file;
+mod rules;
+mod table;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use log::LevelFilter;
+use wildmatch::WildMatch;
+
+use crate::cli::{FilterArgs, Format, HolderArgs, ProgramArgs, ProgramChoice, RunArgs, StateArgs};
+use crate::daemon;
+use crate::probe::{Attach, BpfLog, Options};
+use crate::track::Filter;
+use crate::track::stuck::Matcher;
+use file::Daemon;
+pub(crate) use file::{Error, File, load};
+
+const INTERVAL: Duration = Duration::from_secs(1);
+const SUMMARY_EVERY: Duration = Duration::from_mins(1);
+const WALK_BUDGET_PERCENT: f64 = 1.0;
+const CONTROL: &str = "/run/tcplinger.sock";
+const RING_BYTES: u32 = 8 << 20;
+
+/// How to load the program, where no file is asked.
+pub(crate) fn program(args: &ProgramArgs) -> Options {
+    merged_program(args, &Daemon::default())
+}
+
+fn merged_program(args: &ProgramArgs, file: &Daemon) -> Options {
+    let program = args.program.or(file.program);
+    let log = args.bpf_log.or(file.bpf_log);
+    Options {
+        attach: match program.unwrap_or(ProgramChoice::Auto) {
+            ProgramChoice::Auto => Attach::Auto,
+            ProgramChoice::Btf => Attach::Btf,
+            ProgramChoice::Classic => Attach::Classic,
+        },
+        ring_bytes: args.ring_size.or(file.ring_size).unwrap_or(RING_BYTES),
+        log: match log.unwrap_or(LevelFilter::Off) {
+            LevelFilter::Off => BpfLog::Off,
+            LevelFilter::Error => BpfLog::Error,
+            LevelFilter::Warn => BpfLog::Warn,
+            LevelFilter::Info => BpfLog::Info,
+            LevelFilter::Debug => BpfLog::Debug,
+            LevelFilter::Trace => BpfLog::Trace,
+        },
+        object: args.bpf_object.clone(),
+    }
+}
+
+/// What the daemon is told.
+pub(crate) fn daemon(args: &RunArgs, file: &File) -> daemon::Settings {
+    let File { daemon, rules } = file;
+    let summary_every = args.summary_every.or(daemon.summary_every);
+    let transitions = args.transitions.or(daemon.transitions);
+    let walk_percent = args.walk_budget.or(daemon.walk_budget);
+    daemon::Settings {
+        interval: args.interval.or(daemon.interval).unwrap_or(INTERVAL),
+        summary_every: summary_every.unwrap_or(SUMMARY_EVERY),
+        logs_transitions: transitions.unwrap_or(false),
+        walk_share: walk_percent.unwrap_or(WALK_BUDGET_PERCENT) / 100.0,
+        program: merged_program(&args.program, daemon),
+        rules: rules.clone(),
+    }
+}
+
+/// Where the daemon answers, or is asked.
+pub(crate) fn control(flag: Option<&Path>, file: &File) -> PathBuf {
+    let path = flag.or(file.daemon.control.as_deref());
+    path.unwrap_or(Path::new(CONTROL)).to_owned()
+}
+
+/// Form of the daemon's log lines.
+pub(crate) fn log_format(args: &RunArgs, file: &File) -> Format {
+    let format = args.log_format.or(file.daemon.log_format);
+    format.unwrap_or(Format::Text)
+}
+
+/// Which transitions are wanted, in a namespace that has been looked up.
+pub(crate) fn filter(states: StateArgs, args: FilterArgs, netns: Option<u32>) -> Filter {
+    Filter {
+        states: states.state,
+        from: states.from,
+        to: states.to,
+        local_ports: args.local_port,
+        remote_ports: args.remote_port,
+        local_nets: args.local,
+        remote_nets: args.remote,
+        family: args.family,
+        netns,
+    }
+}
+
+/// Which sockets are wanted. `args.family` and `args.netns` are left to the caller.
+pub(crate) fn matcher(holder: &HolderArgs, args: &FilterArgs) -> Matcher {
+    let ranges = |ports: &[u16]| ports.iter().map(|port| *port..=*port).collect();
+    let patterns = |texts: &[String]| texts.iter().map(|text| WildMatch::new(text)).collect();
+    Matcher {
+        states: holder.state.clone(),
+        local_ports: ranges(&args.local_port),
+        remote_ports: ranges(&args.remote_port),
+        local_nets: args.local.clone(),
+        remote_nets: args.remote.clone(),
+        netns: Vec::new(),
+        processes: patterns(&holder.process),
+        units: patterns(&holder.unit),
+        containers: patterns(&holder.container),
+    }
+}
+
+#[cfg(test)]
+mod tests;

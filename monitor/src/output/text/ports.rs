@@ -1,0 +1,113 @@
+//! Ephemeral ports and `TIME_WAIT` buckets in use, for people.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use super::{Elapsed, Style, or_dash, write_table};
+use crate::track::PortReport;
+use crate::track::stuck::Severity;
+
+/// Shares from which a row is marked, as the rules have it by default.
+const WARNING: f64 = 0.8;
+const CRITICAL: f64 = 0.95;
+
+/// Writes a row for each pair of local address and destination, then one for each namespace's
+/// buckets.
+///
+/// # Errors
+/// Those of `out`.
+pub(crate) fn write_ports(
+    out: &mut impl Write,
+    style: Style,
+    report: &PortReport,
+    hidden: usize,
+) -> io::Result<()> {
+    let title = [
+        "LOCAL",
+        "REMOTE",
+        "NETNS",
+        "USED",
+        "OF",
+        "USE",
+        "TIME_WAIT",
+        "REUSABLE",
+        "RATE/S",
+        "LASTS",
+    ];
+    let mut rows = vec![title.map(str::to_owned).to_vec()];
+    rows.extend(report.ports.iter().map(|row| {
+        vec![
+            row.local.to_string(),
+            row.remote.to_string(),
+            row.netns.to_string(),
+            row.used.to_string(),
+            row.capacity.to_string(),
+            percent(row.used_ratio),
+            row.time_wait.to_string(),
+            row.reusable.to_string(),
+            or_dash(row.rate_per_second.map(|rate| format!("{rate:+.1}"))).to_string(),
+            lasts(row.exhausted_in_seconds),
+        ]
+    }));
+    let shares = report.ports.iter().map(|row| row.used_ratio);
+    write_table(out, 2, &rows, paints(style, shares))?;
+    if hidden > 0 {
+        writeln!(out, "\nand {hidden} more; --top 0 shows all of them")?;
+    }
+    let title = [
+        "NETNS",
+        "MINISOCKETS",
+        "LIMIT",
+        "USE",
+        "OVERFLOWS",
+        "RATE/S",
+    ];
+    let mut rows = vec![title.map(str::to_owned).to_vec()];
+    rows.extend(report.buckets.iter().map(|row| {
+        vec![
+            row.netns.to_string(),
+            row.time_wait.to_string(),
+            row.limit.to_string(),
+            percent(row.ratio),
+            row.overflows.to_string(),
+            or_dash(
+                row.overflow_rate_per_second
+                    .map(|rate| format!("{rate:.1}")),
+            )
+            .to_string(),
+        ]
+    }));
+    writeln!(out)?;
+    write_table(
+        out,
+        1,
+        &rows,
+        paints(style, report.buckets.iter().map(|row| row.ratio)),
+    )?;
+    let uncounted: u64 = report.buckets.iter().map(|row| row.uncounted).sum();
+    if uncounted > 0 {
+        writeln!(
+            out,
+            "\n{uncounted} sockets towards still more destinations are not shown"
+        )?;
+    }
+    Ok(())
+}
+
+fn paints(style: Style, shares: impl Iterator<Item = f64>) -> impl Iterator<Item = anstyle::Style> {
+    let paint = move |share| match share {
+        _ if share >= CRITICAL => style.of_severity(Severity::Critical),
+        _ if share >= WARNING => style.of_severity(Severity::Warning),
+        _ => anstyle::Style::new(),
+    };
+    std::iter::once(anstyle::Style::new()).chain(shares.map(paint))
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1}%", 100.0 * share)
+}
+
+fn lasts(seconds: Option<f64>) -> String {
+    let span = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    or_dash(span.map(Elapsed)).to_string()
+}

@@ -1,0 +1,202 @@
+//! One look at the kernel for what lingers: the sockets, who holds them, and the verdicts. What the
+//! daemon does from time to time and a verb without a daemon does once is the same.
+
+mod people;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(crate) use people::{Eyes, People, Wanted, id_of, process};
+
+use crate::inventory::{Query, StateSet, Survey};
+use crate::tcp::{Evidence, Limits, State};
+use crate::track::Entered;
+use crate::track::stuck::{
+    Age, Ages, Case, CountBoard, Finding, Key, Owner, Rules, Severity, count_findings, least_age,
+    threshold,
+};
+
+/// What a survey has to list: lingering sockets, and the listeners that unaccepted ones wait at.
+pub(crate) const LINGERING: Query = StateSet::LINGERING.with(State::Listen).explained();
+
+/// The lingering sockets of some namespaces, and what decides how long they may.
+#[derive(Debug, Default)]
+pub(crate) struct Scene {
+    pub(crate) sockets: Vec<Evidence>,
+    /// By namespace and port.
+    listeners: HashMap<(u32, u16), Vec<Evidence>>,
+    pub(crate) limits: BTreeMap<u32, Limits>,
+}
+
+impl Scene {
+    /// For [`crate::inventory::Worker::survey`]: keeps each socket.
+    pub(crate) fn collect(found: &mut Vec<Evidence>, socket: &Evidence) {
+        found.push(*socket);
+    }
+
+    pub(crate) fn add(&mut self, netns: u32, survey: Survey<Vec<Evidence>>) {
+        for socket in survey.found {
+            if socket.state == State::Listen {
+                let place = (netns, socket.local.port());
+                self.listeners.entry(place).or_default().push(socket);
+            } else {
+                self.sockets.push(socket);
+            }
+        }
+        self.limits.insert(netns, survey.limits);
+    }
+
+    /// The listeners at which a socket waits for `accept()`; none where it waits for nothing.
+    ///
+    /// Only what a listener's child has not been accepted from has no file and yet is no orphan: a
+    /// peer's FIN does not orphan a socket, and what a process closes leaves `CLOSE_WAIT`.
+    fn waits_at(&self, socket: &Evidence) -> impl Iterator<Item = &Evidence> {
+        let is_waiting = matches!(socket.state, State::CloseWait | State::SynRecv)
+            && socket.inode == 0
+            && !socket.is_minisocket;
+        let place = (socket.netns, socket.local.port());
+        let listeners = is_waiting.then(|| self.listeners.get(&place)).flatten();
+        let to = socket.local.ip().to_canonical();
+        let takes = move |listener: &&Evidence| {
+            let at = listener.local.ip().to_canonical();
+            at == to || at.is_unspecified()
+        };
+        listeners.into_iter().flatten().filter(takes)
+    }
+}
+
+/// A scene with all that a verdict on its sockets follows from. What explains a verdict is made only
+/// for whom it is asked.
+#[derive(Debug)]
+pub(crate) struct Look {
+    pub(crate) scene: Scene,
+    pub(crate) people: People,
+    rules: Arc<Rules>,
+    /// Of each socket; None where it is to be left out.
+    ages: Vec<Option<Age>>,
+    /// Of those that no rule decides.
+    defaults: HashMap<(u32, State), Ages>,
+}
+
+impl Look {
+    /// Looks for the holders of the scene's sockets; `ages` has one for each of them.
+    pub(crate) fn new(
+        scene: Scene,
+        eyes: &Eyes,
+        rules: Arc<Rules>,
+        ages: Vec<Option<Age>>,
+    ) -> Self {
+        let mut defaults = HashMap::new();
+        for (netns, limits) in &scene.limits {
+            for state in State::LINGERING {
+                let ages = threshold(&rules, state, limits).ages;
+                defaults.insert((*netns, state), ages);
+            }
+        }
+        Self {
+            people: People::of(&scene, eyes),
+            scene,
+            rules,
+            ages,
+            defaults,
+        }
+    }
+
+    /// Each socket that is stuck, by its place in the scene.
+    pub(crate) fn stuck(&self) -> impl Iterator<Item = (usize, Severity)> {
+        let judged = (0..self.scene.sockets.len())
+            .filter_map(|at| Some((at, self.judge(at, |case| self.rules.severity(case))?)));
+        judged.filter(|(_, severity)| *severity > Severity::None)
+    }
+
+    /// What tells the finding on a socket from others.
+    pub(crate) fn key(&self, at: usize) -> Option<Key> {
+        let socket = self.scene.sockets.get(at)?;
+        match socket.cookie {
+            0 => self.finding(at).map(|finding| Key::of(&finding)),
+            cookie => Some(Key::of_socket(socket.netns, socket.state, cookie)),
+        }
+    }
+
+    /// The verdict on a socket, with what explains it.
+    pub(crate) fn finding(&self, at: usize) -> Option<Finding> {
+        self.judge(at, |case| self.rules.judge(case))
+    }
+
+    /// Every verdict, or that on all that is stuck.
+    pub(crate) fn findings(&self, wants_all: bool) -> impl Iterator<Item = Finding> {
+        let all = (0..self.scene.sockets.len()).filter_map(|at| self.finding(at));
+        all.filter(move |finding| wants_all || finding.severity > Severity::None)
+    }
+
+    fn judge<T>(&self, at: usize, verdict: impl FnOnce(&Case<'_>) -> T) -> Option<T> {
+        let socket = self.scene.sockets.get(at)?;
+        let age = (*self.ages.get(at)?)?;
+        let limits = self.scene.limits.get(&socket.netns)?;
+        let ages = *self.defaults.get(&(socket.netns, socket.state))?;
+        Some(verdict(&Case {
+            evidence: socket,
+            age,
+            owners: &self.owners(socket),
+            is_unaccepted: self.scene.waits_at(socket).next().is_some(),
+            limits,
+            ages,
+        }))
+    }
+
+    /// Every holder of a socket; of one that waits for `accept()`, those of its listener.
+    fn owners(&self, socket: &Evidence) -> Vec<Owner> {
+        let mut waits_at = self.scene.waits_at(socket).peekable();
+        if waits_at.peek().is_none() {
+            self.people.owners(socket)
+        } else {
+            self.people.owners_of_listeners(waits_at)
+        }
+    }
+
+    /// Each socket with all its owners.
+    pub(crate) fn owned(&self) -> Vec<(&Evidence, Vec<Owner>)> {
+        let sockets = self.scene.sockets.iter();
+        sockets
+            .map(|socket| (socket, self.owners(socket)))
+            .collect()
+    }
+
+    /// What the count rules find.
+    pub(crate) fn counted(&self, board: &mut CountBoard, now: Duration) -> Vec<Finding> {
+        if self.rules.counts.is_empty() {
+            return Vec::new();
+        }
+        let owned = self.owned();
+        let sockets = owned
+            .iter()
+            .map(|(socket, owners)| (*socket, owners.as_slice()));
+        count_findings(&self.rules.counts, sockets, board, now)
+    }
+}
+
+/// The age of a socket that nobody watched.
+pub(crate) fn unwatched(socket: &Evidence) -> Age {
+    Age {
+        span: least_age(socket),
+        is_lower_bound: true,
+    }
+}
+
+/// What a lingering full socket adds to the lingering table: it entered its state then, or earlier.
+pub(crate) fn entered(socket: &Evidence, now_ns: u64) -> Option<(u64, Entered)> {
+    let is_full = socket.state.is_lingering() && !socket.is_minisocket && socket.cookie != 0;
+    let at_least = u64::try_from(least_age(socket).as_nanos()).unwrap_or(u64::MAX);
+    is_full.then(|| {
+        let entered = Entered {
+            since_ns: now_ns.saturating_sub(at_least),
+            netns: socket.netns,
+            local_port: socket.local.port(),
+            remote_port: socket.remote.port(),
+            state: socket.state,
+            is_lower_bound: true,
+        };
+        (socket.cookie, entered)
+    })
+}

@@ -1,0 +1,41 @@
+//! Who holds a socket: descriptors, and the processes behind them.
+
+use super::State;
+
+/// A descriptor of a TCP socket. A socket shared after `fork()` has several holders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Holder {
+    /// Cookie of the socket; 0 where none was drawn yet, and of an MPTCP socket, which stands for the
+    /// TCP sockets that share its inode.
+    pub(crate) cookie: u64,
+    /// Process id (thread group, initial pid namespace).
+    pub(crate) pid: u32,
+    /// Descriptor number in that process.
+    pub(crate) fd: u32,
+    /// Inode number of the socket's network namespace.
+    pub(crate) netns: u32,
+    /// The socket's state when it was looked at.
+    pub(crate) state: State,
+}
+
+/// A process that holds sockets. Every text is another process's choice: escape it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Process {
+    pub(crate) pid: u32,
+    /// Command name; bytes that are not UTF-8 are replaced.
+    pub(crate) comm: String,
+    /// Path of the executable, where it may be read.
+    pub(crate) exe: Option<String>,
+    /// Effective user id.
+    pub(crate) uid: Option<u32>,
+    /// systemd unit, from the cgroup path: `nginx.service`.
+    pub(crate) unit: Option<String>,
+    /// Container id as its engine writes it, in full.
+    pub(crate) container: Option<String>,
+    /// Kubernetes pod uid, with dashes.
+    pub(crate) pod: Option<String>,
+    /// Open descriptors.
+    pub(crate) open_files: Option<u64>,
+    /// Soft limit of open descriptors (`RLIMIT_NOFILE`).
+    pub(crate) file_limit: Option<u64>,
+}

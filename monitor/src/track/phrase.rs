@@ -1,0 +1,148 @@
+//! Figures as people say them.
+
+use std::fmt;
+use std::time::Duration;
+
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+
+/// A span of time, cut and not rounded, so that "at least" stays true of it: `850 ms`, `3.2 s`,
+/// `2 min 11 s`, `12 min`, `2 h 5 min`, `3 d 4 h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span(pub(crate) Duration);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seconds, millis) = (self.0.as_secs(), self.0.subsec_millis());
+        let (large, small, of_small) = match seconds {
+            0 => return write!(f, "{millis} ms"),
+            1..MINUTE if millis < 100 => return write!(f, "{seconds} s"),
+            1..MINUTE => return write!(f, "{seconds}.{} s", millis / 100),
+            MINUTE..HOUR => ("min", "s", (seconds / MINUTE, seconds % MINUTE)),
+            HOUR..DAY => ("h", "min", (seconds / HOUR, seconds % HOUR / MINUTE)),
+            _ => ("d", "h", (seconds / DAY, seconds % DAY / HOUR)),
+        };
+        match of_small {
+            (count, 0) => write!(f, "{count} {large}"),
+            // Seconds say nothing beside ten minutes.
+            (count, _) if small == "s" && count >= 10 => write!(f, "{count} {large}"),
+            (count, rest) => write!(f, "{count} {large} {rest} {small}"),
+        }
+    }
+}
+
+/// An amount of data, rounded down; 1 KB is 1000 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bytes(pub(crate) u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [(u64, &str); 3] = [(1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "KB")];
+        match UNITS.into_iter().find(|(size, _)| self.0 >= *size) {
+            None if self.0 == 1 => f.write_str("1 byte"),
+            None => write!(f, "{} bytes", self.0),
+            Some((size, unit)) if self.0 < 10 * size => {
+                write!(
+                    f,
+                    "{}.{} {unit}",
+                    self.0 / size,
+                    self.0 % size / (size / 10)
+                )
+            }
+            Some((size, unit)) => write!(f, "{} {unit}", self.0 / size),
+        }
+    }
+}
+
+/// A count with its thousands set apart: `28,104`.
+pub(crate) fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A change per second: `50.0`, `0.3`, `12,410`.
+pub(crate) fn rate(per_second: f64) -> String {
+    match Duration::try_from_secs_f64(per_second) {
+        Ok(whole) if whole.as_secs() >= 1_000 => grouped(whole.as_secs()),
+        _ => format!("{per_second:.1}"),
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "sockets, ports and closes stay far below 2^53"
+)]
+pub(crate) const fn real(count: u64) -> f64 {
+    count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_set_apart() {
+        for (count, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1_000, "1,000"),
+            (28_104, "28,104"),
+            (1_234_567, "1,234,567"),
+            (u64::MAX, "18,446,744,073,709,551,615"),
+        ] {
+            assert_eq!(grouped(count), text);
+        }
+    }
+
+    #[test]
+    fn a_rate_is_short() {
+        assert_eq!(rate(50.0), "50.0");
+        assert_eq!(rate(-0.25), "-0.2");
+        assert_eq!(rate(12_410.7), "12,410");
+        assert_eq!(rate(f64::INFINITY), "inf");
+    }
+
+    #[test]
+    fn spans_are_cut_to_what_matters() {
+        for (millis, shown) in [
+            (0, "0 ms"),
+            (999, "999 ms"),
+            (1_050, "1 s"),
+            (3_299, "3.2 s"),
+            (59_999, "59.9 s"),
+            (60_000, "1 min"),
+            (131_000, "2 min 11 s"),
+            (12 * 60_000 + 59_000, "12 min"),
+            (7_500_000, "2 h 5 min"),
+            (3_600_000, "1 h"),
+            (100 * 3_600_000, "4 d 4 h"),
+        ] {
+            assert_eq!(Span(Duration::from_millis(millis)).to_string(), shown);
+        }
+        assert!(!Span(Duration::MAX).to_string().is_empty());
+    }
+
+    #[test]
+    fn a_kilobyte_is_a_thousand_bytes() {
+        for (bytes, shown) in [
+            (0, "0 bytes"),
+            (1, "1 byte"),
+            (999, "999 bytes"),
+            (1_000, "1.0 KB"),
+            (9_999, "9.9 KB"),
+            (312_999, "312 KB"),
+            (4_200_000, "4.2 MB"),
+            (u64::MAX, "18446744073 GB"),
+        ] {
+            assert_eq!(Bytes(bytes).to_string(), shown);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Port and bucket pressure in words.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::pressure::{BucketUse, Forecast};
+use super::tally::PortUse;
+use crate::tcp::State;
+use crate::track::phrase::{Span, grouped, rate};
+use crate::track::stuck::{Endpoint, Finding, Severity};
+
+pub(super) fn port_finding(
+    severity: Severity,
+    age: Duration,
+    port: &PortUse,
+    forecast: Forecast,
+) -> Finding {
+    Finding {
+        age_seconds: age.as_secs_f64(),
+        local: Endpoint::Socket(SocketAddr::new(port.local, 0)),
+        remote: Endpoint::Socket(port.remote),
+        sockets: port.used.into(),
+        rate_per_second: forecast.rate,
+        exhausted_in_seconds: forecast.exhausted_in.map(|left| left.as_secs_f64()),
+        reason: port_reason(port, forecast),
+        advice: port_advice(port),
+        ..Finding::of_group(severity, "ephemeral_ports", State::TimeWait, port.netns)
+    }
+}
+
+fn port_reason(port: &PortUse, forecast: Forecast) -> String {
+    let PortUse { local, remote, .. } = port;
+    let [capacity, used, time_wait, reusable] =
+        [port.capacity, port.used, port.time_wait, port.reusable].map(|n| grouped(n.into()));
+    let mut reason = format!(
+        "{used} of {capacity} ephemeral ports from {local} to {remote} are in use, {time_wait} of \
+         them in TIME_WAIT"
+    );
+    if port.reusable > 0 {
+        let _ = write!(reason, ", and {reusable} more there may be taken again");
+    }
+    let _ = match (forecast.exhausted_in, forecast.rate) {
+        (Some(Duration::ZERO), _) => {
+            write!(reason, "; connect() fails with EADDRNOTAVAIL")
+        }
+        (Some(left), Some(growth)) => {
+            let (growth, left) = (rate(growth), Span(left));
+            write!(reason, "; at +{growth}/s the rest lasts {left}")
+        }
+        _ => Ok(()),
+    };
+    reason
+}
+
+fn port_advice(port: &PortUse) -> String {
+    let mut advice =
+        "keep connections open and reuse them (keep-alive, a connection pool)".to_owned();
+    if port.time_wait.saturating_mul(2) >= port.used {
+        advice.push_str(match (port.has_reuse, port.has_timestamps) {
+            (true, true) => "",
+            (true, false) => {
+                "; set net.ipv4.tcp_timestamps=1: without it net.ipv4.tcp_tw_reuse has no effect"
+            }
+            (false, true) => {
+                "; set net.ipv4.tcp_tw_reuse=1 on this host, the client: safe, and of use where the \
+                 peer has TCP timestamps, too"
+            }
+            (false, false) => {
+                "; set net.ipv4.tcp_tw_reuse=1 on this host, the client, and \
+                 net.ipv4.tcp_timestamps=1, without which it has no effect"
+            }
+        });
+    }
+    advice.push_str(
+        "; widen net.ipv4.ip_local_port_range; connect to more destination addresses or ports, or \
+         from more source addresses, bound with IP_BIND_ADDRESS_NO_PORT",
+    );
+    advice
+}
+
+pub(super) fn bucket_finding(severity: Severity, age: Duration, bucket: &BucketUse) -> Finding {
+    Finding {
+        age_seconds: age.as_secs_f64(),
+        sockets: bucket.minisockets,
+        reason: bucket_reason(bucket),
+        advice:
+            "raise net.ipv4.tcp_max_tw_buckets (about 0.3 KB of kernel memory each), or let the \
+                 peer close first: who closes first keeps the TIME_WAIT"
+                .to_owned(),
+        ..Finding::of_group(severity, "time_wait_buckets", State::TimeWait, bucket.netns)
+    }
+}
+
+fn bucket_reason(bucket: &BucketUse) -> String {
+    let [minisockets, limit, overflows] =
+        [bucket.minisockets, bucket.limit, bucket.overflows].map(grouped);
+    let used = format!("{minisockets} of {limit} TIME_WAIT buckets are in use");
+    match bucket.overflow_rate {
+        Some(growth) if growth > 0.0 => {
+            let growth = rate(growth);
+            format!("{used}, and {growth} closes/s skip TIME_WAIT ({overflows} so far)")
+        }
+        _ => format!("{used}; at the limit, closes skip TIME_WAIT"),
+    }
+}

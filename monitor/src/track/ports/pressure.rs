@@ -1,0 +1,310 @@
+//! Port and bucket use over time: how fast it grows, and when there is nothing left.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::findings::{bucket_finding, port_finding};
+use super::report::{PortReport, PortRow};
+use super::series::Series;
+use super::tally::{PortTally, PortUsage, PortUse};
+use crate::tcp::Limits;
+use crate::track::phrase::real;
+use crate::track::stuck::{Finding, PortRule, Severity};
+
+/// Destinations watched at once, over all namespaces, 1.5 KB each.
+const MOST_WATCHED: usize = 256;
+
+/// A raised finding is cleared below this part of its threshold.
+const CLEARED_BELOW: f64 = 0.9;
+
+/// What the namespaces use now, did a while ago, and which findings were raised for it.
+#[derive(Debug, Default)]
+pub(crate) struct Pressure {
+    ports: BTreeMap<Way, Watched<PortUse>>,
+    buckets: BTreeMap<u32, Watched<BucketUse>>,
+}
+
+/// Namespace, local address, destination.
+type Way = (u32, IpAddr, SocketAddr);
+
+#[derive(Debug)]
+struct Watched<T> {
+    latest: T,
+    /// Ports in use; of buckets, the overflows.
+    series: Series,
+    /// Ports in use that are not in `TIME_WAIT`; of buckets, nothing.
+    held: Series,
+    raised: Option<Raised>,
+}
+
+/// A finding that has not been cleared.
+#[derive(Clone, Copy, Debug)]
+struct Raised {
+    severity: Severity,
+    since: Duration,
+}
+
+/// Use of the `TIME_WAIT` buckets of one namespace.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct BucketUse {
+    /// Inode number.
+    pub(crate) netns: u32,
+    /// In `TIME_WAIT` and `FIN_WAIT2`.
+    pub(crate) minisockets: u64,
+    /// `tcp_max_tw_buckets`.
+    pub(crate) limit: u64,
+    /// Closes that skipped `TIME_WAIT` since the namespace exists, for this or for lack of memory.
+    pub(crate) overflows: u64,
+    /// Per second; None before the second look.
+    pub(crate) overflow_rate: Option<f64>,
+    /// Sockets on ephemeral ports towards more destinations than are counted apart.
+    pub(crate) uncounted: u64,
+}
+
+/// Where the use of ports is going.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Forecast {
+    /// Net growth per second.
+    pub(super) rate: Option<f64>,
+    /// At that rate; zero where no port is left. None where growth ends below the capacity, as it
+    /// does when as many leave `TIME_WAIT` as enter it.
+    pub(super) exhausted_in: Option<Duration>,
+}
+
+impl PortUse {
+    /// Share in use, 0 to 1; 1 where there are no ports at all.
+    pub(super) fn ratio(&self) -> f64 {
+        match self.capacity {
+            0 => 1.0,
+            capacity => f64::from(self.used) / f64::from(capacity),
+        }
+    }
+}
+
+impl BucketUse {
+    /// Share in use.
+    pub(super) fn ratio(&self) -> f64 {
+        real(self.minisockets) / real(self.limit.max(1))
+    }
+
+    /// Closes are skipping `TIME_WAIT`.
+    pub(super) fn is_overflowing(&self) -> bool {
+        self.overflow_rate.is_some_and(|rate| rate > 0.0)
+    }
+}
+
+impl Forecast {
+    /// `held` is the growth of those in use that are not in `TIME_WAIT`: it has no end of its own.
+    fn new(port: &PortUse, rate: Option<f64>, held: Option<f64>) -> Self {
+        let left = port.capacity.saturating_sub(port.used);
+        let room = port.capacity.saturating_sub(port.settles_at);
+        let exhausted_in = match (left, room) {
+            (0, _) => Some(Duration::ZERO),
+            (_, 0) => lasts(left, rate),
+            _ => lasts(left, rate).and_then(|soonest| Some(soonest.max(lasts(room, held)?))),
+        };
+        Self { rate, exhausted_in }
+    }
+
+    fn is_within(self, time: Duration) -> bool {
+        self.exhausted_in.is_some_and(|left| left < time)
+    }
+}
+
+/// How long so many ports last; a time too long to be told is never.
+fn lasts(ports: u32, rate: Option<f64>) -> Option<Duration> {
+    let rate = rate.filter(|rate| *rate > 0.0)?;
+    Duration::try_from_secs_f64(f64::from(ports) / rate).ok()
+}
+
+impl Watched<PortUse> {
+    fn forecast(&self) -> Forecast {
+        Forecast::new(&self.latest, self.series.rate(), self.held.rate())
+    }
+
+    fn severity(&self, rule: &PortRule) -> Severity {
+        let share = self.latest.ratio();
+        let raised = self.raised.map_or(Severity::None, |raised| raised.severity);
+        let by_share = by_share(share, rule, raised);
+        // Half of the range: before, growth is nothing but a start.
+        let (half, within) = if raised == Severity::None {
+            (0.5, rule.within)
+        } else {
+            (0.5 * CLEARED_BELOW, rule.within.div_f64(CLEARED_BELOW))
+        };
+        if share >= half && self.forecast().is_within(within) {
+            by_share.max(Severity::Warning)
+        } else {
+            by_share
+        }
+    }
+}
+
+impl Watched<BucketUse> {
+    fn severity(&self, rule: &PortRule) -> Severity {
+        if self.latest.is_overflowing() {
+            return Severity::Critical;
+        }
+        let raised = self.raised.map_or(Severity::None, |raised| raised.severity);
+        by_share(self.latest.ratio(), rule, raised)
+    }
+}
+
+impl<T> Watched<T> {
+    /// Takes note of what is raised now, and since when.
+    fn raise(&mut self, severity: Severity, now: Duration) -> Option<Raised> {
+        let since = self.raised.map_or(now, |raised| raised.since);
+        self.raised = (severity > Severity::None).then_some(Raised { severity, since });
+        self.raised
+    }
+}
+
+impl Pressure {
+    /// Takes note of one walk of a namespace: its ports and its buckets.
+    pub(crate) fn take(&mut self, now: Duration, tally: PortTally, limits: &Limits) {
+        let usage = tally.finish(limits);
+        self.observe_buckets(now, &usage, limits);
+        self.observe(now, usage);
+    }
+
+    /// Whether a finding about this namespace is raised.
+    pub(crate) fn is_raised(&self, netns: u32) -> bool {
+        let mut ports = self.ports.iter().filter(|(way, _)| way.0 == netns);
+        let buckets = self.buckets.get(&netns);
+        ports.any(|(_, watched)| watched.raised.is_some())
+            || buckets.is_some_and(|watched| watched.raised.is_some())
+    }
+
+    /// Takes note of a namespace's ports; destinations that are no longer among its top are
+    /// forgotten.
+    pub(crate) fn observe(&mut self, now: Duration, usage: PortUsage) {
+        let netns = usage.netns;
+        let mut before = std::mem::take(&mut self.ports);
+        for port in usage.top {
+            let way = (netns, port.local, port.remote);
+            let old = before.remove(&way);
+            let (mut series, mut held, raised) =
+                old.map_or_else(Default::default, |old| (old.series, old.held, old.raised));
+            series.push(now, port.used.into());
+            held.push(now, port.used.saturating_sub(port.time_wait).into());
+            let watched = Watched {
+                latest: port,
+                series,
+                held,
+                raised,
+            };
+            self.ports.insert(way, watched);
+        }
+        before.retain(|way, _| way.0 != netns);
+        self.ports.append(&mut before);
+        self.limit();
+    }
+
+    /// Takes note of a namespace's minisockets, and of what its ports are counted without.
+    pub(crate) fn observe_buckets(&mut self, now: Duration, usage: &PortUsage, limits: &Limits) {
+        let netns = usage.netns;
+        let old = self.buckets.remove(&netns);
+        let (mut series, raised) =
+            old.map_or_else(Default::default, |old| (old.series, old.raised));
+        series.push_counter(now, limits.time_wait_overflows);
+        let latest = BucketUse {
+            netns,
+            minisockets: usage.minisockets,
+            limit: limits.max_tw_buckets,
+            overflows: limits.time_wait_overflows,
+            overflow_rate: series.rate(),
+            uncounted: usage.uncounted,
+        };
+        let watched = Watched {
+            latest,
+            series,
+            held: Series::default(),
+            raised,
+        };
+        self.buckets.insert(netns, watched);
+    }
+
+    /// Forgets every namespace that is gone.
+    pub(crate) fn retain(&mut self, mut is_there: impl FnMut(u32) -> bool) {
+        self.ports.retain(|way, _| is_there(way.0));
+        self.buckets.retain(|netns, _| is_there(*netns));
+    }
+
+    /// What is worth a finding now. Remembers it: until its use falls below 9/10 of the threshold,
+    /// a finding stays.
+    pub(crate) fn findings(&mut self, rule: &PortRule, now: Duration) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for watched in self.ports.values_mut() {
+            let severity = watched.severity(rule);
+            if let Some(raised) = watched.raise(severity, now) {
+                let age = now.saturating_sub(raised.since);
+                let forecast = watched.forecast();
+                findings.push(port_finding(severity, age, &watched.latest, forecast));
+            }
+        }
+        for watched in self.buckets.values_mut() {
+            let severity = watched.severity(rule);
+            if let Some(raised) = watched.raise(severity, now) {
+                let age = now.saturating_sub(raised.since);
+                findings.push(bucket_finding(severity, age, &watched.latest));
+            }
+        }
+        findings
+    }
+
+    pub(crate) fn report(&self) -> PortReport {
+        let mut ports: Vec<PortRow> = self
+            .ports
+            .values()
+            .map(|watched| PortRow::new(&watched.latest, watched.forecast()))
+            .collect();
+        ports.sort_by(|a, b| b.used_ratio.total_cmp(&a.used_ratio));
+        let buckets = self
+            .buckets
+            .values()
+            .map(|watched| (&watched.latest).into());
+        PortReport {
+            ports,
+            buckets: buckets.collect(),
+        }
+    }
+
+    /// Keeps those with the largest share in use.
+    fn limit(&mut self) {
+        if self.ports.len() <= MOST_WATCHED {
+            return;
+        }
+        let mut ways: Vec<(f64, Way)> = self
+            .ports
+            .iter()
+            .map(|(way, port)| (port.latest.ratio(), *way))
+            .collect();
+        ways.sort_by(|a, b| b.0.total_cmp(&a.0));
+        for (_, way) in ways.iter().skip(MOST_WATCHED) {
+            self.ports.remove(way);
+        }
+    }
+}
+
+/// Severity by the share in use; one that was raised stays until below 9/10 of its threshold.
+fn by_share(share: f64, rule: &PortRule, raised: Severity) -> Severity {
+    let is_over = |threshold: f64, severity: Severity| {
+        let eased = if raised >= severity {
+            CLEARED_BELOW
+        } else {
+            1.0
+        };
+        share >= threshold * eased
+    };
+    if is_over(rule.critical, Severity::Critical) {
+        Severity::Critical
+    } else if is_over(rule.warning, Severity::Warning) {
+        Severity::Warning
+    } else {
+        Severity::None
+    }
+}
+
+#[cfg(test)]
+mod tests;

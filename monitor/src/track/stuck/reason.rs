@@ -1,0 +1,321 @@
+//! What keeps a socket where it is, and what to do about it: sentences that claim no more than the
+//! evidence shows. Commands hold numbers and addresses only, never text of another process.
+
+use std::time::Duration;
+
+use super::{Age, Case, Owner, connect_timeout, orphan_timeout};
+use crate::tcp::{Evidence, State, Timer};
+use crate::track::phrase::{Bytes, Span};
+
+/// The kernel counts from the start of the connection where no data ever moved, in ticks, and was
+/// asked a little before the age was taken: what is so close is not told apart.
+const SAME_TIME: Duration = Duration::from_secs(1);
+/// A peer that reads slowly has a window of 0 most of the time, but not for so long.
+const SLOW_READ: Duration = Duration::from_secs(5);
+/// Whose sockets have no descriptor that could be found.
+const NO_DESCRIPTOR: &str = "no process was found to have it open as a descriptor: a kernel socket \
+                             (NFS, iSCSI), io_uring, MPTCP, or a descriptor in flight";
+
+/// One sentence.
+pub(super) fn reason(case: &Case<'_>) -> String {
+    let ago = ago(case.age);
+    let tail = unanswered(case.evidence);
+    match case.evidence.state {
+        State::SynSent => format!(
+            "the SYN sent {ago} has no answer{tail}; by the sysctls connect() fails after {}",
+            Span(connect_timeout(case.limits)),
+        ),
+        State::SynRecv => format!(
+            "the SYN of the peer came {ago}; its acknowledgement of the SYN+ACK has not{tail}"
+        ),
+        State::FinWait1 => format!(
+            "this side closed {ago}; {}; {}",
+            holding(case),
+            outstanding(case),
+        ),
+        State::FinWait2 => fin_wait2(case, &ago),
+        State::CloseWait => close_wait(case, &ago),
+        State::LastAck => format!(
+            "the peer closed first, this side {ago}; {}",
+            outstanding(case),
+        ),
+        State::Closing => format!(
+            "both sides closed at the same time, the peer's FIN came {ago}; {}",
+            outstanding(case),
+        ),
+        state => format!("it entered {state} {ago}"),
+    }
+}
+
+/// One line: what the operator should look at or change.
+pub(super) fn advice(case: &Case<'_>) -> String {
+    let remote = case.evidence.remote;
+    match case.evidence.state {
+        State::SynSent => format!(
+            "check that {remote} is the right address, that its host is up, and that no firewall \
+             drops the SYN or the answer: {}; the application may bound the wait with a timeout of \
+             its own or TCP_SYNCNT",
+            capture(case.evidence),
+        ),
+        State::SynRecv => format!(
+            "check the way back to {remote} (routes, firewalls): {}; very many from changing \
+             addresses are a SYN flood, against which tcp_syncookies helps",
+            capture(case.evidence),
+        ),
+        State::CloseWait if case.is_unaccepted => format!(
+            "find out why the listener's process does not call accept(): {}; see the backlog with \
+             `ss -ltn sport = :{}`",
+            look_into(case),
+            case.evidence.local.port(),
+        ),
+        State::CloseWait if case.evidence.inode == 0 => format!(
+            "see whether a listener has connections waiting for accept(): `ss -ltn sport = :{}`; no \
+             sysctl bounds CLOSE_WAIT",
+            case.evidence.local.port(),
+        ),
+        State::CloseWait => format!(
+            "find the missing close(): {}; no sysctl bounds CLOSE_WAIT: the process must close, \
+             or be restarted",
+            look_into(case),
+        ),
+        State::FinWait2 if case.is_orphaned() => {
+            "nothing: the kernel ends it by itself; where there are many, find out why the peers \
+             keep their side open"
+                .to_owned()
+        }
+        State::FinWait2 => format!(
+            "call close() instead of shutdown() alone, or bound the wait for the peer's end: {}; \
+             SO_KEEPALIVE notices a peer that is gone",
+            look_into(case),
+        ),
+        State::FinWait1 | State::LastAck | State::Closing => unacknowledged(case),
+        _ => "nothing: it does not linger".to_owned(),
+    }
+}
+
+fn close_wait(case: &Case<'_>, ago: &str) -> String {
+    let evidence = case.evidence;
+    let mut parts = vec![if case.is_unaccepted {
+        format!(
+            "the peer closed {ago} while the connection waited in the accept queue; nobody has \
+             called accept() for it"
+        )
+    } else if evidence.inode == 0 {
+        format!(
+            "the peer closed {ago}; the socket is no file of any process: it may wait for accept()"
+        )
+    } else if case.owners.is_empty() {
+        format!("the peer closed {ago}; this side has not; {NO_DESCRIPTOR}")
+    } else {
+        format!("the peer closed {ago}; the application has not called close()")
+    }];
+    match evidence.unread_bytes() {
+        0 if evidence.inode == 0 => {}
+        0 if evidence.has_read_end() => {
+            parts.push("it has read everything, the end of the stream included".to_owned());
+        }
+        0 => parts.push("it has not read the end of the stream".to_owned()),
+        unread => parts.push(format!("{} still unread", are(unread))),
+    }
+    match evidence.unacked_bytes() {
+        0 => {}
+        bytes => parts.push(format!(
+            "{} not acknowledged{}",
+            are(bytes),
+            unanswered(evidence)
+        )),
+    }
+    parts.extend(progress(case));
+    parts.join("; ")
+}
+
+fn fin_wait2(case: &Case<'_>, ago: &str) -> String {
+    let holding = holding(case);
+    let end = match case.evidence.timer {
+        Timer::TimeWait(expires) if case.evidence.is_minisocket => {
+            format!(", it ends by itself in {}", Span(expires))
+        }
+        _ if case.is_orphaned() => ", the kernel ends it by itself".to_owned(),
+        _ => String::new(),
+    };
+    let received = case.evidence.info.map(|info| info.last_data_received);
+    let mut parts = vec![format!(
+        "the peer acknowledged the end of this side {ago} and has not closed its own; {holding}{end}"
+    )];
+    parts.extend(lately(case, received, "data last came"));
+    parts.join("; ")
+}
+
+/// The last sign that data gets through to the peer.
+fn progress(case: &Case<'_>) -> Option<String> {
+    let what = if case.evidence.is_retransmitting() {
+        "the peer last answered"
+    } else {
+        "data was last sent"
+    };
+    lately(case, case.evidence.last_progress(), what)
+}
+
+/// Data that moved after the state was entered, as far as its age is known.
+fn lately(case: &Case<'_>, span: Option<Duration>, what: &str) -> Option<String> {
+    let span = span.filter(|span| span.saturating_add(SAME_TIME) < case.age.span)?;
+    Some(format!("{what} {} ago", Span(span)))
+}
+
+/// For the states that follow the end of its own side.
+fn holding(case: &Case<'_>) -> &'static str {
+    if case.is_orphaned() {
+        "no process holds the socket any more"
+    } else if case.owners.is_empty() {
+        NO_DESCRIPTOR
+    } else {
+        "a process called shutdown() and still holds the socket"
+    }
+}
+
+fn outstanding(case: &Case<'_>) -> String {
+    let tail = unanswered(case.evidence);
+    let bytes = match case.evidence.unacked_bytes() {
+        0 => return format!("the peer has not acknowledged the FIN{tail}"),
+        bytes => Bytes(bytes.into()),
+    };
+    let progress = progress(case).map_or_else(String::new, |progress| format!("; {progress}"));
+    format!("the peer has not acknowledged {bytes} and the FIN{tail}{progress}")
+}
+
+/// How the peer fails to answer, as the continuation of a sentence; empty where nothing tells.
+fn unanswered(evidence: &Evidence) -> String {
+    let times = match evidence.retransmits {
+        1 => "once".to_owned(),
+        many => format!("{many} times in a row"),
+    };
+    let tries = match evidence.timer {
+        Timer::Retransmit(_) if evidence.retransmits > 0 => format!("; sent again {times}"),
+        Timer::Probe(_) if evidence.retransmits > 0 => format!("; probed {times} in vain"),
+        _ => String::new(),
+    };
+    match evidence.timer {
+        _ if is_unread(evidence) => {
+            format!("; the peer's window is 0, its application does not read{tries}")
+        }
+        Timer::Probe(_) if has_zero_window(evidence) => {
+            format!("; the peer's window was 0 when it last answered{tries}")
+        }
+        _ => tries,
+    }
+}
+
+fn has_zero_window(evidence: &Evidence) -> bool {
+    evidence.info.and_then(|info| info.peer_window) == Some(0)
+}
+
+/// The peer is there and has had no room for a while: it answered a probe, long after the last data.
+fn is_unread(evidence: &Evidence) -> bool {
+    let is_answered = evidence.retransmits <= 1
+        && evidence.info.is_some_and(|info| {
+            info.last_data_sent >= SLOW_READ
+                && info.last_ack_received.saturating_add(SAME_TIME) < info.last_data_sent
+        });
+    matches!(evidence.timer, Timer::Probe(_)) && has_zero_window(evidence) && is_answered
+}
+
+/// Advice for a FIN without an acknowledgement.
+fn unacknowledged(case: &Case<'_>) -> String {
+    let evidence = case.evidence;
+    let remote = evidence.remote;
+    let is_draining = evidence.unacked_bytes() > 0 && !evidence.is_retransmitting();
+    let look = if is_unread(evidence) {
+        format!("look at the application at {remote}, which does not read what it was sent")
+    } else if is_draining && case.idle() < case.ages.warning {
+        "nothing while data still moves: the peer reads slowly, or the way to it is slow".to_owned()
+    } else {
+        format!(
+            "check the host of {remote} and the way there and back: {}",
+            capture(evidence)
+        )
+    };
+    if case.is_orphaned() {
+        format!("{look}; {}", end_of_orphan(case))
+    } else {
+        format!(
+            "{look}; TCP_USER_TIMEOUT bounds the wait: {}",
+            look_into(case)
+        )
+    }
+}
+
+/// When the kernel gives an orphan up: `tcp_write_timeout()`, or `tcp_probe_timer()` where the peer
+/// answers and has no room (`net/ipv4/tcp_timer.c`, Linux 6.18).
+fn end_of_orphan(case: &Case<'_>) -> String {
+    if is_unread(case.evidence) {
+        let longest = Span(case.limits.rto_max);
+        format!(
+            "the kernel drops an orphan when the time between two probes has grown to {longest}"
+        )
+    } else {
+        let timeout = Span(orphan_timeout(case.limits));
+        format!("without an answer the kernel drops an orphan at the first try after {timeout}")
+    }
+}
+
+/// For `ss`: exact, so that it shows no other socket.
+fn filter(evidence: &Evidence) -> String {
+    let state = match evidence.state {
+        State::FinWait1 => "fin-wait-1".to_owned(),
+        State::FinWait2 => "fin-wait-2".to_owned(),
+        state => state.name().replace('_', "-"),
+    };
+    let Evidence { local, remote, .. } = evidence;
+    format!("state {state} src {local} dst {remote}")
+}
+
+fn capture(evidence: &Evidence) -> String {
+    let remote = evidence.remote;
+    let (host, port) = (remote.ip().to_canonical(), remote.port());
+    format!("`tcpdump -ni any host {host} and tcp port {port}`")
+}
+
+/// Where to look for the code that holds the socket, or its listener.
+fn look_into(case: &Case<'_>) -> String {
+    let Some((Owner { process, fd }, others)) = case.owners.split_first() else {
+        let shown = filter(case.evidence);
+        return if case.is_unaccepted {
+            "no process was found to have it open".to_owned()
+        } else {
+            format!("`ss -tne {shown}` shows its uid, inode and cgroup")
+        };
+    };
+    let pid = process.pid;
+    let stacks = format!(
+        "`cat /proc/{pid}/task/*/stack` shows where its threads wait (a debugger shows the code, but \
+         stops the process meanwhile)"
+    );
+    let first = match fd {
+        Some(fd) => format!("pid {pid}, descriptor {fd}: `ls -l /proc/{pid}/fd/{fd}`, {stacks}"),
+        None => format!("pid {pid}: {stacks}"),
+    };
+    match others.len() {
+        0 => first,
+        _ if case.is_unaccepted => first,
+        1 => format!("{first}; one more descriptor holds it, and it ends with the last"),
+        more => format!("{first}; {more} more descriptors hold it, and it ends with the last"),
+    }
+}
+
+/// When the state was entered.
+fn ago(age: Age) -> String {
+    let span = Span(age.span);
+    match age.is_lower_bound {
+        true if age.span.is_zero() => "at an unknown time".to_owned(),
+        true => format!("at least {span} ago"),
+        false => format!("{span} ago"),
+    }
+}
+
+fn are(bytes: u32) -> String {
+    let verb = if bytes == 1 { "is" } else { "are" };
+    format!("{} {verb}", Bytes(bytes.into()))
+}
+
+#[cfg(test)]
+mod tests;

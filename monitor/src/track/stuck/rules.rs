@@ -1,0 +1,166 @@
+//! Which sockets count as stuck: ages by state, and the rules of the configuration.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use wildmatch::WildMatch;
+
+use super::Owner;
+use crate::tcp::{Evidence, Process, State};
+use crate::track::filter::is_inside;
+
+/// Everything a verdict follows from, beside the sysctls of the socket's own namespace.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Rules {
+    /// Ages that take the place of the defaults, by lingering state.
+    pub(crate) ages: BTreeMap<State, Ages>,
+    /// The first that matches a socket decides; where none does, the ages by state.
+    pub(crate) sockets: Vec<SocketRule>,
+    pub(crate) counts: Vec<CountRule>,
+    pub(crate) leak: LeakRule,
+    pub(crate) ports: PortRule,
+}
+
+/// From which age on a socket is worth a warning, and from which it is critical; the second is never
+/// below the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ages {
+    pub(crate) warning: Duration,
+    pub(crate) critical: Duration,
+}
+
+/// A rule about single sockets.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SocketRule {
+    /// Unique among all rules.
+    pub(crate) name: String,
+    pub(crate) matcher: Matcher,
+    /// None: what matches is never stuck.
+    pub(crate) ages: Option<Ages>,
+}
+
+/// A rule about how many sockets an owner has.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct CountRule {
+    pub(crate) name: String,
+    pub(crate) matcher: Matcher,
+    pub(crate) per: Per,
+    /// More than so many are worth a warning.
+    pub(crate) warning: u64,
+    /// More than so many are critical.
+    pub(crate) critical: u64,
+}
+
+/// Whose sockets a count rule adds up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Per {
+    Process,
+    Unit,
+    Container,
+    LocalPort,
+    Namespace,
+}
+
+/// Conditions on a socket: every one that is set must hold; an empty list is not set, and any entry
+/// of a list suffices.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Matcher {
+    /// Lingering states only.
+    pub(crate) states: Vec<State>,
+    pub(crate) local_ports: Vec<RangeInclusive<u16>>,
+    pub(crate) remote_ports: Vec<RangeInclusive<u16>>,
+    pub(crate) local_nets: Vec<IpNet>,
+    pub(crate) remote_nets: Vec<IpNet>,
+    /// Inode numbers.
+    pub(crate) netns: Vec<u32>,
+    /// Command names of any holder; `*` and `?` stand for what they do in a shell.
+    pub(crate) processes: Vec<WildMatch>,
+    /// systemd units of any holder, likewise.
+    pub(crate) units: Vec<WildMatch>,
+    /// Container ids of any holder, likewise.
+    pub(crate) containers: Vec<WildMatch>,
+}
+
+impl Matcher {
+    /// Whether sockets in that state can match.
+    pub(crate) fn is_about(&self, state: State) -> bool {
+        self.states.is_empty() || self.states.contains(&state)
+    }
+
+    /// Whether a socket with these holders matches; of one that waits for `accept()`, those of its
+    /// listener.
+    pub(crate) fn matches(&self, evidence: &Evidence, owners: &[Owner]) -> bool {
+        self.is_about(evidence.state)
+            && has_port(&self.local_ports, evidence.local)
+            && has_port(&self.remote_ports, evidence.remote)
+            && is_inside(&self.local_nets, evidence.local)
+            && is_inside(&self.remote_nets, evidence.remote)
+            && (self.netns.is_empty() || self.netns.contains(&evidence.netns))
+            && self.is_held(owners)
+    }
+
+    /// Whether any of these holders, for each condition on holders, meets it.
+    pub(super) fn is_held(&self, owners: &[Owner]) -> bool {
+        is_any(&self.processes, owners, |process| Some(&process.comm))
+            && is_any(&self.units, owners, |process| process.unit.as_ref())
+            && is_any(&self.containers, owners, |process| {
+                process.container.as_ref()
+            })
+    }
+}
+
+fn has_port(wanted: &[RangeInclusive<u16>], endpoint: SocketAddr) -> bool {
+    wanted.is_empty() || wanted.iter().any(|ports| ports.contains(&endpoint.port()))
+}
+
+fn is_any(
+    wanted: &[WildMatch],
+    owners: &[Owner],
+    name_of: impl Fn(&Process) -> Option<&String>,
+) -> bool {
+    let mut names = owners.iter().filter_map(|owner| name_of(&owner.process));
+    wanted.is_empty() || names.any(|name| wanted.iter().any(|pattern| pattern.matches(name)))
+}
+
+/// When growth is a leak: over `window` the sockets in `CLOSE_WAIT` of one owner and service never
+/// became fewer, and at least `growth` more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LeakRule {
+    /// 2 s to 1 h.
+    pub(crate) window: Duration,
+    /// At least 1.
+    pub(crate) growth: u64,
+}
+
+impl Default for LeakRule {
+    fn default() -> Self {
+        Self {
+            window: Duration::from_mins(1),
+            growth: 20,
+        }
+    }
+}
+
+/// When the use of ephemeral ports, or of `TIME_WAIT` buckets, is worth a finding.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct PortRule {
+    /// Share in use, 0 to 1.
+    pub(crate) warning: f64,
+    /// Likewise, at least `warning`.
+    pub(crate) critical: f64,
+    /// Exhaustion expected within this time is a warning, too, once half of the range is used.
+    pub(crate) within: Duration,
+}
+
+impl Default for PortRule {
+    fn default() -> Self {
+        Self {
+            warning: 0.8,
+            critical: 0.95,
+            within: Duration::from_mins(10),
+        }
+    }
+}
