@@ -16,11 +16,14 @@ pub(crate) struct Args {
 }
 
 /// What the tests call, and the Debian package that has it.
-const PROGRAMS: [(&str, &str); 6] = [
+const PROGRAMS: [(&str, &str); 9] = [
     ("bpftool", "bpftool"),
     ("capsh", "libcap2-bin"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
+    ("nginx", "nginx-light"),
+    ("python3", "python3"),
+    ("redis-server", "redis-server"),
     ("ss", "iproute2"),
     ("unshare", "util-linux"),
 ];

@@ -1,7 +1,7 @@
 //! tcplinger on the live kernel, held to what `ss` says.
 //!
 //! Every test has network namespaces of its own, so the tests neither see each other nor the host;
-//! only the kernel's tracepoint is shared. They need root, `ip`, `ss`, `nft` and util-linux.
+//! only the kernel's tracepoint is shared. They need root, `ip`, `ss`, `nft`, `python3` and util-linux.
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -11,13 +11,25 @@
     reason = "a test fails by panicking, and shows the daemon's log then"
 )]
 
+mod answers;
 mod burst;
 mod closes;
+mod crowds;
 mod degraded;
+mod explain;
 mod harness;
+mod leaks;
 mod lifecycle;
 mod loss;
+mod names;
 mod namespaces;
+mod neighbours;
+mod notices;
 mod oddities;
+mod pressure;
+mod rules;
+mod servers;
 mod stream;
+mod stuck;
+mod unanswered;
 mod usage;

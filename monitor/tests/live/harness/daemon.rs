@@ -42,6 +42,13 @@ impl Scratch {
     pub(crate) fn path(&self, file: &str) -> PathBuf {
         self.0.join(file)
     }
+
+    /// A configuration file with this text; its path.
+    pub(crate) fn write(&self, config: &str) -> String {
+        let path = self.path("config.toml");
+        fs::write(&path, config).unwrap();
+        path.into_os_string().into_string().unwrap()
+    }
 }
 
 impl Drop for Scratch {
@@ -139,6 +146,11 @@ impl Daemon {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Where it answers.
+    pub(crate) fn control(&self) -> &Path {
+        &self.control
     }
 
     /// What it has logged so far.

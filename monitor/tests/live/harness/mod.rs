@@ -3,8 +3,11 @@
 mod daemon;
 mod events;
 mod every_state;
+mod findings;
 mod netns;
 mod oracle;
+mod program;
+pub(crate) mod server;
 pub(crate) mod socket;
 
 use std::process::{Command, Output, Stdio};
@@ -14,8 +17,10 @@ use std::time::{Duration, Instant};
 pub(crate) use daemon::{Daemon, INTERVAL, Scratch, tcplinger};
 pub(crate) use events::EventStream;
 pub(crate) use every_state::EveryState;
-pub(crate) use netns::{Netns, Veth};
+pub(crate) use findings::{List, Moment, Notices, owners, stuck_by_kernel};
+pub(crate) use netns::{Alone, Netns, Veth};
 pub(crate) use oracle::{Family, V4, V6, assert_agrees};
+pub(crate) use program::Program;
 
 /// Longer than anything here takes, short enough to fail within a test run.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);

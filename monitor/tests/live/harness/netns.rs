@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::panic;
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -17,10 +17,38 @@ use super::{output, run};
 pub(crate) struct Netns {
     name: String,
     inode: u64,
+    is_counted: bool,
+}
+
+/// Namespaces that exist, but for those of a test that is alone.
+static COMPANY: Mutex<usize> = Mutex::new(0);
+static COMPANY_LEFT: Condvar = Condvar::new();
+
+/// The right to be alone: as long as it lasts, no other test makes a namespace.
+pub(crate) struct Alone(#[expect(dead_code, reason = "held, not used")] MutexGuard<'static, usize>);
+
+impl Alone {
+    /// Waits until no other test has a namespace. A daemon sees all of them, and a crowd in one would
+    /// make it slow for the others.
+    pub(crate) fn wait() -> Self {
+        let company = COMPANY.lock().unwrap_or_else(PoisonError::into_inner);
+        let company = COMPANY_LEFT.wait_while(company, |others| *others > 0);
+        Self(company.unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Netns {
     pub(crate) fn new() -> Self {
+        *COMPANY.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        Self::make(true)
+    }
+
+    /// For the test that is alone.
+    pub(crate) fn apart(_: &Alone) -> Self {
+        Self::make(false)
+    }
+
+    fn make(is_counted: bool) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         // The first `ip netns add` of a machine remounts /run/netns: one at a time.
         static ADDING: Mutex<()> = Mutex::new(());
@@ -31,7 +59,11 @@ impl Netns {
             let _adding = ADDING.lock().unwrap_or_else(PoisonError::into_inner);
             run(Command::new("ip").args(["netns", "add", &name]));
         }
-        let mut netns = Self { name, inode: 0 };
+        let mut netns = Self {
+            name,
+            inode: 0,
+            is_counted,
+        };
         netns.inode = fs::metadata(netns.path()).unwrap().ino();
         netns.ip("link set lo up");
         netns
@@ -94,6 +126,10 @@ impl Drop for Netns {
     fn drop(&mut self) {
         // A second panic would abort the whole run; a name left behind harms nobody.
         let _ = output(Command::new("ip").args(["netns", "delete", &self.name]));
+        if self.is_counted {
+            *COMPANY.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+            COMPANY_LEFT.notify_all();
+        }
     }
 }
 

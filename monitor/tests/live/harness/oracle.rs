@@ -133,6 +133,11 @@ impl Netns {
 }
 
 impl Netns {
+    /// What is in it now.
+    pub(crate) fn sockets(&self) -> Sockets {
+        ss(self)
+    }
+
     /// Waits until `ss` shows the same twice in 100 ms, and returns it.
     pub(crate) fn rest(&self) -> Option<Sockets> {
         eventually(PATIENCE, || {
