@@ -38,6 +38,10 @@ enum Verb {
     Vm(vm::Args),
     #[command(hide = true)]
     Load(bench::LoadArgs),
+    #[command(hide = true)]
+    Hold(bench::HoldArgs),
+    #[command(hide = true)]
+    Owners(bench::OwnersArgs),
 }
 
 fn main() -> ExitCode {
@@ -50,6 +54,8 @@ fn main() -> ExitCode {
         Verb::Bench(args) => bench::run(&args),
         Verb::Vm(args) => vm::run(&args),
         Verb::Load(args) => bench::run_load(&args),
+        Verb::Hold(args) => bench::hold(&args),
+        Verb::Owners(args) => bench::run_owners(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,6 +4,7 @@
 //! kernel's own: `kernel.bpf_stats_enabled`, read through bpftool.
 
 mod load;
+mod owners;
 mod watcher;
 
 use anyhow::{Context as _, Result, ensure};
@@ -14,6 +15,7 @@ pub(crate) use load::{Close, LoadArgs};
 use watcher::Watcher;
 
 pub(crate) use load::run as run_load;
+pub(crate) use owners::{HoldArgs, OwnersArgs, hold, measure as run_owners};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -26,6 +28,9 @@ pub(crate) struct Args {
     /// How the client closes: by reset, or by FIN, which leaves TIME_WAIT behind
     #[arg(long, default_value = "reset")]
     close: Close,
+    /// In place of that: what naming the owners of 57,000 sockets takes, next to `ss -tanp`
+    #[arg(long)]
+    owners: bool,
 }
 
 /// One watcher's figures, a value a round.
@@ -42,6 +47,9 @@ struct Figures {
 pub(crate) fn run(args: &Args) -> Result<()> {
     ensure!(is_root(), "the bench needs root: it loads eBPF programs");
     setup::ensure()?;
+    if args.owners {
+        return owners::run(args.rounds);
+    }
     build::release()?;
     let watchers = Watcher::available(workspace::binary()?);
     let mut results: Vec<(&Watcher, Figures)> = watchers

@@ -50,6 +50,8 @@ round() {
     while kill -0 $events; do load 2; done
     ask "$1.events" wait $events
     cat /tmp/events
+    ask "$1.stuck" tcplinger stuck --all --state close_wait --format json --source daemon
+    ask "$1.alone" tcplinger stuck --all --state close_wait --format json --source kernel
     kill $daemon
     ask "$1.run" wait $daemon
     cat /tmp/log

@@ -72,6 +72,8 @@ impl Report {
         self.answer(&format!("{round}.run"), 0)?;
         self.ensure_counts(round, "kernel")?;
         self.ensure_counts(round, "daemon")?;
+        self.ensure_owner(&format!("{round}.stuck"))?;
+        self.ensure_owner(&format!("{round}.alone"))?;
         self.ensure_events(&format!("{round}.events"), has_cookie)
     }
 
@@ -85,6 +87,22 @@ impl Report {
                 "{round}.{verb} does not name lockdown"
             );
         }
+        Ok(())
+    }
+
+    /// That the one connection whose peer has closed is listed, with the process that holds it.
+    fn ensure_owner(&self, name: &str) -> Result<()> {
+        // Emulation is slow: it may be old enough to be stuck by now, which is told by 1.
+        let listed = self.answer(name, 0).or_else(|_| self.answer(name, 1))?;
+        // What is logged comes before, on the same stream.
+        let list = listed.lines().last().unwrap_or_default();
+        let findings: Vec<Value> = serde_json::from_str(list).with_context(|| name.to_owned())?;
+        let comm = |finding: &Value| finding.pointer("/owners/0/comm").cloned();
+        let owners: Vec<Option<Value>> = findings.iter().map(comm).collect();
+        ensure!(
+            owners == [Some(Value::from("sleep"))],
+            "{name} has {owners:?} for owners"
+        );
         Ok(())
     }
 
