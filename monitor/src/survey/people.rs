@@ -11,6 +11,8 @@ use crate::tcp::{Evidence, Holder, Process, State};
 use crate::track::stuck::Owner;
 
 const PROC: &str = "/proc";
+/// Marks the name of a socket that is its inode number: /proc/net tells no cookie.
+const NO_COOKIE: u64 = 1 << 63;
 
 /// Inode, namespace and state of sockets, by [`id_of`].
 pub(crate) type Wanted = HashMap<u64, (u32, u32, State)>;
@@ -37,18 +39,29 @@ impl Eyes {
 
     /// Every holder of each of these sockets.
     pub(crate) fn look(&self, wanted: &Wanted) -> Vec<Holder> {
+        let mut holders = Vec::new();
+        let mut is_seen: fn(u64) -> bool = |_| false;
         if let Self::Kernel(kernel) = self {
             match kernel_look(kernel, wanted) {
-                Ok(holders) => return holders,
+                Ok(found) => {
+                    holders = found;
+                    is_seen = |id| id & NO_COOKIE == 0;
+                }
                 Err(error) => tracing::debug!("owners from /proc: {error}"),
             }
         }
-        let inodes = wanted.iter();
-        let inodes = inodes.map(|(id, (inode, netns, state))| (*inode, (*id, *netns, *state)));
-        inventory::fallback_holders(Path::new(PROC), &inodes.collect())
+        let unseen = wanted.iter().filter(|(id, _)| !is_seen(**id));
+        let inodes: HashMap<u32, (u64, u32, State)> = unseen
+            .map(|(id, (inode, netns, state))| (*inode, (*id, *netns, *state)))
+            .collect();
+        if !inodes.is_empty() {
+            holders.extend(inventory::fallback_holders(Path::new(PROC), &inodes));
+        }
+        holders
     }
 }
 
+/// Holders by the kernel's walk, of all that have a cookie.
 fn kernel_look(kernel: &Holders, wanted: &Wanted) -> Result<Vec<Holder>, probe::Error> {
     let mut holders = Vec::new();
     let mut of_mptcp = Vec::new();
@@ -107,6 +120,8 @@ impl People {
 
     fn new(mut holders: Vec<Holder>) -> Self {
         holders.sort_unstable();
+        // A rare cookie has the mark of a socket without one, and is looked for in both ways.
+        holders.dedup();
         let pids: HashSet<u32> = holders.iter().map(|holder| holder.pid).collect();
         let known = pids
             .into_iter()
@@ -161,7 +176,7 @@ pub(crate) fn process(pid: u32) -> Option<Arc<Process>> {
 /// What names a socket here: its cookie, or its inode where there is none.
 pub(crate) fn id_of(socket: &Evidence) -> u64 {
     match socket.cookie {
-        0 => u64::from(socket.inode) | 1 << 63,
+        0 => u64::from(socket.inode) | NO_COOKIE,
         cookie => cookie,
     }
 }
