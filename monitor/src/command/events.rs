@@ -9,8 +9,7 @@ use anyhow::{Context as _, Result};
 use super::{STDOUT, clock, logging, netns, runtime, stdout_style, stop_signal};
 use crate::cli::{Color, EventsArgs, Format};
 use crate::config;
-use crate::daemon::monotonic;
-use crate::inventory::Worker;
+use crate::daemon::{monotonic, nanoseconds};
 use crate::output::Clock;
 use crate::output::json::EventLines;
 use crate::output::text::EventTable;
@@ -26,12 +25,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub(super) fn run(args: EventsArgs, color: Color) -> Result<ExitCode> {
     probe::ensure_privileged()?;
     logging::start(Format::Text, color);
-    let netns = match &args.filter.netns {
-        None => None,
-        wanted => netns::find(&Worker::spawn()?, wanted.as_ref())?
-            .first()
-            .map(|namespace| namespace.inode),
-    };
+    let netns = netns::inode_of(args.filter.netns.as_ref())?;
     let program = config::program(&args.program);
     if netns.is_some() && program.attach == Attach::Classic {
         return Err(probe::Error::NoNamespaces.into());
@@ -141,7 +135,7 @@ impl Printer {
 
     /// Prints what had happened by now and was not printed yet.
     fn print_rest(&mut self) -> Result<()> {
-        let now_ns = u64::try_from(monotonic().as_nanos())?;
+        let now_ns = nanoseconds(monotonic());
         while self.left != Some(0) && self.print_waiting()? && self.newest_ns <= now_ns {}
         self.out.flush().context(STDOUT)
     }

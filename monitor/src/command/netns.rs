@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use anyhow::{Context as _, Result, bail};
 
 use crate::cli::Netns;
-use crate::inventory::{Depth, Namespace, Worker, wait};
+use crate::inventory::{self, Depth, Namespace, Worker, wait};
 use crate::output::Escaped;
 
 /// The namespaces of this host that `wanted` names: all of them, or the one.
@@ -34,6 +34,28 @@ pub(super) fn find(worker: &Worker, wanted: Option<&Netns>) -> Result<Vec<Namesp
         shown(wanted),
         known.join(", ")
     );
+}
+
+/// The inode number of the namespace that `wanted` names; None where none is named.
+pub(super) fn inode_of(wanted: Option<&Netns>) -> Result<Option<u32>> {
+    if wanted.is_none() {
+        return Ok(None);
+    }
+    let found = find(&Worker::spawn()?, wanted)?;
+    Ok(found.first().map(|namespace| namespace.inode))
+}
+
+/// What was taken of a namespace; None where it has gone since it was found.
+pub(super) fn unless_gone<T>(
+    namespace: &Namespace,
+    taken: Result<T, inventory::Error>,
+) -> Result<Option<T>> {
+    match taken {
+        Err(inventory::Error::Gone { .. }) => Ok(None),
+        taken => taken
+            .map(Some)
+            .with_context(|| format!("cannot take the inventory of namespace {}", namespace.inode)),
+    }
 }
 
 /// The caller's own namespace.

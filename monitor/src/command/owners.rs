@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 
 use super::{STDOUT, netns};
 use crate::cli::{Format, OwnerKind, OwnerOrder, OwnersArgs};
-use crate::inventory::{self, StateSet, Survey, Worker, wait};
+use crate::inventory::{StateSet, Survey, Worker, wait};
 use crate::output::{json, text};
 use crate::probe;
 use crate::survey::{self, Eyes, Wanted};
@@ -52,15 +52,8 @@ fn look(args: &OwnersArgs) -> Result<Vec<Holding>> {
             let (namespace, found) = (namespace.clone(), Vec::new());
             worker.survey(namespace, set.plain(), found, Place::collect, reply);
         })?;
-        match taken {
-            Err(inventory::Error::Gone { .. }) => {}
-            taken => all.extend(
-                taken
-                    .with_context(|| {
-                        format!("cannot take the inventory of namespace {}", namespace.inode)
-                    })?
-                    .found,
-            ),
+        if let Some(survey) = netns::unless_gone(namespace, taken)? {
+            all.extend(survey.found);
         }
     }
     let wanted: Wanted = all

@@ -1,22 +1,23 @@
 //! Whom to ask what is stuck: a running daemon, or the kernel itself, once or again and again.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
+use serde::de::DeserializeOwned;
 
 use super::netns;
 use crate::cli::{Netns, SourceArgs, SourceChoice};
 use crate::config::{self, File};
 use crate::daemon::control::{self, Error, Question};
-use crate::daemon::monotonic;
-use crate::inventory::{self, Namespace, StateSet, Survey, Worker, wait};
+use crate::daemon::{monotonic, nanoseconds};
+use crate::inventory::{Namespace, StateSet, Survey, Worker, wait};
 use crate::output::json;
 use crate::survey::{self, Eyes, Look, Scene};
 use crate::tcp::Evidence;
-use crate::track::stuck::{Age, Board, CountBoard, Report, Rules};
+use crate::track::stuck::{Board, CountBoard, Report, Rules};
 use crate::track::{Lingering, PortReport, PortTally, Pressure};
 
 /// Who answers.
@@ -40,12 +41,7 @@ impl Source {
             if args.config.is_some() {
                 tracing::warn!("the daemon judges by its own rules; --source kernel uses these");
             }
-            let netns = match wanted {
-                None => None,
-                wanted => netns::find(&Worker::spawn()?, wanted)?
-                    .first()
-                    .map(|namespace| namespace.inode),
-            };
+            let netns = netns::inode_of(wanted)?;
             Ok(Self::Daemon { control, netns })
         };
         let kernel = |file: File| {
@@ -73,9 +69,7 @@ impl Source {
         match self {
             Self::Daemon { control, netns } => {
                 let netns = *netns;
-                let answer = control::ask(control, Question::Stuck { all, netns, known })?;
-                let report = json::read::<Report>(&answer);
-                let mut report = report.map_err(|error| control::bad_answer(control, &error))?;
+                let mut report: Report = asked(control, Question::Stuck { all, netns, known })?;
                 let is_wanted = |found: u32| netns.is_none_or(|netns| netns == found);
                 report
                     .notices
@@ -102,9 +96,7 @@ impl Source {
     fn look_at_ports(&mut self) -> Result<PortReport> {
         match self {
             Self::Daemon { control, netns } => {
-                let answer = control::ask(control, Question::Ports)?;
-                let report = json::read::<PortReport>(&answer);
-                let mut report = report.map_err(|error| control::bad_answer(control, &error))?;
+                let mut report: PortReport = asked(control, Question::Ports)?;
                 let is_wanted = |found: u32| netns.is_none_or(|netns| netns == found);
                 report.ports.retain(|row| is_wanted(row.netns));
                 report.buckets.retain(|row| is_wanted(row.netns));
@@ -155,14 +147,11 @@ impl Kernel {
                 self.worker
                     .survey(namespace, query, found, Scene::collect, reply);
             })?;
-            let Some(taken) = unless_gone(namespace, taken)? else {
+            let Some(taken) = netns::unless_gone(namespace, taken)? else {
                 continue;
             };
             if taken.is_fallback {
-                tracing::warn!(
-                    netns,
-                    "without tcp_diag no age is known: load it with modprobe tcp_diag"
-                );
+                tracing::warn!(netns, "{}", survey::NO_TCP_DIAG);
             }
             self.lingering.begin();
             let sockets = taken.found.iter();
@@ -172,12 +161,11 @@ impl Kernel {
         }
         let entries = self.lingering.known();
         let ages = scene.sockets.iter().map(|socket| {
-            let watched = |(since_ns, is_lower_bound)| Age {
-                span: Duration::from_nanos(now_ns.saturating_sub(since_ns)),
-                is_lower_bound,
+            let age = match entries.since(socket) {
+                Some(since) => survey::watched(since, now_ns),
+                None => survey::unwatched(socket),
             };
-            let since = entries.since(socket);
-            Some(since.map_or_else(|| survey::unwatched(socket), watched))
+            Some(age)
         });
         let ages = ages.collect();
         let look = Look::new(scene, &self.eyes, Arc::clone(&self.rules), ages);
@@ -201,7 +189,7 @@ impl Kernel {
                     reply,
                 );
             })?;
-            if let Some(survey) = unless_gone(namespace, taken)? {
+            if let Some(survey) = netns::unless_gone(namespace, taken)? {
                 self.pressure
                     .take(monotonic(), survey.found, &survey.limits);
             }
@@ -210,16 +198,8 @@ impl Kernel {
     }
 }
 
-/// None where the namespace has gone since it was found.
-fn unless_gone<T>(namespace: &Namespace, taken: Result<T, inventory::Error>) -> Result<Option<T>> {
-    match taken {
-        Err(inventory::Error::Gone { .. }) => Ok(None),
-        taken => taken
-            .map(Some)
-            .with_context(|| format!("cannot take the inventory of namespace {}", namespace.inode)),
-    }
-}
-
-fn nanoseconds(span: Duration) -> u64 {
-    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+/// Has the daemon answer.
+fn asked<T: DeserializeOwned>(control: &Path, question: Question) -> Result<T, Error> {
+    let answer = control::ask(control, question)?;
+    json::read(&answer).map_err(|error| control::bad_answer(control, &error))
 }

@@ -66,11 +66,9 @@ fn from_kernel(wanted: Option<&Netns>) -> Result<Summary> {
     census.cover(&inodes);
     let mut gone = Vec::new();
     for namespace in &namespaces {
-        match walk(&worker, namespace, &mut census) {
-            Err(inventory::Error::Gone { inode }) => gone.push(inode),
-            result => result.with_context(|| {
-                format!("cannot take the inventory of namespace {}", namespace.inode)
-            })?,
+        let walked = walk(&worker, namespace, &mut census);
+        if netns::unless_gone(namespace, walked)?.is_none() {
+            gone.push(namespace.inode);
         }
     }
     namespaces.retain(|namespace| !gone.contains(&namespace.inode));

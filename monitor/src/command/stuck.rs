@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use super::source::Source;
 use super::{FAILURE, STDOUT, clock, logging, netns, runtime, stdout_style, stop_signal};
 use crate::cli::{Color, Format, SeverityChoice, StuckArgs, StuckOrder};
-use crate::daemon::monotonic;
+use crate::daemon::{monotonic, nanoseconds};
 use crate::inventory::{Worker, wait};
 use crate::output::{explain, json, text};
 use crate::track::stuck::{Change, Finding, Matcher, Notice, Report, Severity};
@@ -141,7 +141,7 @@ fn watch(source: &mut Source, shown: &Shown<'_>, color: Color) -> Result<ExitCod
                 tracing::warn!("another daemon answers: what is raised now comes again");
             }
             if known.is_none() || is_new {
-                report.notices = raised_before(&report.findings)?;
+                report.notices = raised_before(&report.findings);
             }
             note_missing(&report);
             known = Some(report.given);
@@ -175,14 +175,14 @@ fn note_missing(report: &Report) {
     }
 }
 
-fn raised_before(findings: &[Finding]) -> Result<Vec<Notice>> {
-    let ktime_ns = u64::try_from(monotonic().as_nanos())?;
+fn raised_before(findings: &[Finding]) -> Vec<Notice> {
+    let ktime_ns = nanoseconds(monotonic());
     let notice = |finding: &Finding| Notice {
         event: Change::Raised,
         ktime_ns,
         finding: finding.clone(),
     };
-    Ok(findings.iter().map(notice).collect())
+    findings.iter().map(notice).collect()
 }
 
 fn print_notices(

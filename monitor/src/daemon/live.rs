@@ -84,7 +84,7 @@ impl Live {
 
     /// Applies everything that was there when this was called.
     pub(super) fn drain_all(&mut self) {
-        let called_ns = u64::try_from(monotonic().as_nanos()).unwrap_or(u64::MAX);
+        let called_ns = nanoseconds(monotonic());
         for _ in 0..BATCHES_AT_MOST {
             if !self.drain() || self.newest_ns > called_ns {
                 return;
@@ -143,6 +143,11 @@ fn log_transition(transition: &Transition) {
         comm = owner.as_deref().map(|comm| tracing::field::display(Escaped(comm))),
         "transition"
     );
+}
+
+/// A time of [`monotonic`] as the events have it; stays at the largest after 584 years.
+pub(crate) fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// `CLOCK_MONOTONIC`: the clock of the events.

@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tokio::sync::mpsc;
 
-pub(crate) use live::monotonic;
+pub(crate) use live::{monotonic, nanoseconds};
 pub(crate) use walks::{seen, summarize};
 
 use crate::inventory::Worker;

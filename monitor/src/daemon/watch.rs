@@ -15,13 +15,13 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::Settings;
-use super::live::{Live, monotonic};
+use super::live::{Live, monotonic, nanoseconds};
 use super::walks::Walker;
 use crate::inventory::Namespace;
 use crate::survey::Eyes;
 use crate::tcp::{Limits, State};
 use crate::track::stuck::{Board, CountBoard, Finding, Rules, levels};
-use crate::track::{Budget, Entered, LeakDetector, Pressure, Service};
+use crate::track::{Budget, LeakDetector, Pressure, Service};
 
 /// The sysctls of a namespace are read again after this time.
 const LIMITS_LAST: Duration = Duration::from_secs(30);
@@ -224,25 +224,34 @@ impl Watch {
     fn due(&self, known: &BTreeSet<u32>, now: Duration) -> BTreeSet<u32> {
         let now_ns = nanoseconds(now);
         let looked = |netns| self.looked.get(&netns).copied().unwrap_or_default();
-        let reached = |entered: &Entered, level: &Duration| {
-            let reached_ns = entered.since_ns.saturating_add(nanoseconds(*level));
-            (reached_ns <= now_ns).then_some(reached_ns)
-        };
-        let mut due = self.namespaces_where(|entered, levels| {
-            let mut reached = levels.iter().filter_map(|level| reached(entered, level));
-            reached.any(|reached_ns| reached_ns > nanoseconds(looked(entered.netns)))
-        });
-        // What is old enough may have stopped to move since.
-        let mut again = self.namespaces_where(|entered, levels| {
-            let first = levels.first();
-            first.is_some_and(|level| reached(entered, level).is_some())
-        });
+        let mut known_levels: HashMap<(u32, State), Vec<u64>> = HashMap::new();
+        let (mut due, mut again) = (BTreeSet::new(), BTreeSet::new());
+        let live = self.live.borrow();
+        for entered in live.lingering.iter() {
+            let (netns, state) = (entered.netns, entered.state);
+            let Some((limits, _)) = self.limits.get(&netns) else {
+                continue;
+            };
+            let levels = known_levels.entry((netns, state)).or_insert_with(|| {
+                let levels = levels(&self.rules, state, limits);
+                levels.into_iter().map(nanoseconds).collect()
+            });
+            let reached = levels
+                .iter()
+                .map(|level| entered.since_ns.saturating_add(*level));
+            if let Some(latest_ns) = reached.take_while(|at| *at <= now_ns).last() {
+                // What is old enough may have stopped to move since.
+                again.insert(netns);
+                if latest_ns > nanoseconds(looked(netns)) {
+                    due.insert(netns);
+                }
+            }
+        }
         again.extend(self.leaks.leaks().map(|leak| leak.service.netns));
         again.extend(self.watched());
-        if !self.rules.counts.is_empty() || !self.live.borrow().is_identifying() {
+        if !self.rules.counts.is_empty() || !live.is_identifying() {
             again.extend(self.lingers());
         }
-        let live = self.live.borrow();
         let is_incomplete =
             |netns: &u32| !live.lingering.is_complete(*netns) && live.census.lingering(*netns) > 0;
         due.extend(known.iter().copied().filter(is_incomplete));
@@ -250,24 +259,7 @@ impl Watch {
         due.append(&mut again);
         if !due.is_empty() && !self.rules.counts.is_empty() {
             // An owner's sockets may be in several namespaces.
-            due.extend(live.lingering.iter().map(|entered| entered.netns));
-        }
-        due
-    }
-
-    fn namespaces_where(&self, is_due: impl Fn(&Entered, &[Duration]) -> bool) -> BTreeSet<u32> {
-        let mut known: HashMap<(u32, State), Vec<Duration>> = HashMap::new();
-        let mut due = BTreeSet::new();
-        for entered in self.live.borrow().lingering.iter() {
-            let Some((limits, _)) = self.limits.get(&entered.netns) else {
-                continue;
-            };
-            let levels = known
-                .entry((entered.netns, entered.state))
-                .or_insert_with(|| levels(&self.rules, entered.state, limits));
-            if !due.contains(&entered.netns) && is_due(entered, levels) {
-                due.insert(entered.netns);
-            }
+            due.extend(self.lingers());
         }
         due
     }
@@ -327,8 +319,4 @@ enum Pays {
     Budget,
     /// Somebody asked.
     Nobody,
-}
-
-fn nanoseconds(span: Duration) -> u64 {
-    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }

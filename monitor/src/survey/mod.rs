@@ -176,6 +176,18 @@ impl Look {
     }
 }
 
+/// What it means that a survey had to do without `tcp_diag`.
+pub(crate) const NO_TCP_DIAG: &str =
+    "without tcp_diag no age is known: load it with modprobe tcp_diag";
+
+/// The age of a socket of which the lingering table has an entry time.
+pub(crate) fn watched((since_ns, is_lower_bound): (u64, bool), now_ns: u64) -> Age {
+    Age {
+        span: Duration::from_nanos(now_ns.saturating_sub(since_ns)),
+        is_lower_bound,
+    }
+}
+
 /// The age of a socket that nobody watched.
 pub(crate) fn unwatched(socket: &Evidence) -> Age {
     Age {

@@ -159,14 +159,7 @@ impl Lingering {
                 .get(&cookie)
                 .is_some_and(|known| known.state == entered.state || known.since_ns >= began_ns);
             if !is_known && !left.contains(&cookie) {
-                let is_lower_bound = true;
-                self.remember(
-                    cookie,
-                    Entered {
-                        is_lower_bound,
-                        ..entered
-                    },
-                );
+                self.remember(cookie, entered);
             }
         }
         let is_short = self.dropped > dropped;

@@ -8,10 +8,10 @@ use anyhow::{Context as _, Result};
 use serde::{Serialize, Serializer};
 use tokio::task::spawn_blocking;
 
-use super::super::live::monotonic;
+use super::super::live::{monotonic, nanoseconds};
 use super::super::memory;
 use super::super::walks::{SETTLE, Walker};
-use super::{Pays, Watch, nanoseconds, services};
+use super::{Pays, Watch, services};
 use crate::inventory::{Error, Meter, Namespace};
 use crate::survey::{self, Look, Scene};
 use crate::tcp::{Evidence, State};
@@ -126,10 +126,7 @@ impl Watch {
         drop(live);
         let cost = survey.cost.cpu;
         if survey.is_fallback && self.failing.insert(netns) {
-            tracing::warn!(
-                netns,
-                "without tcp_diag no age is known: load it with modprobe tcp_diag"
-            );
+            tracing::warn!(netns, "{}", survey::NO_TCP_DIAG);
         }
         scene.add(netns, survey);
         Ok(cost)
@@ -148,10 +145,7 @@ impl Watch {
         let now_ns = nanoseconds(monotonic());
         let known = live.lingering.known();
         let age = |socket: &Evidence| match known.since(socket) {
-            Some((since_ns, is_lower_bound)) => Some(Age {
-                span: Duration::from_nanos(now_ns.saturating_sub(since_ns)),
-                is_lower_bound,
-            }),
+            Some(since) => Some(survey::watched(since, now_ns)),
             None if socket.is_minisocket || socket.cookie == 0 => Some(survey::unwatched(socket)),
             None if !live.lingering.is_complete(socket.netns) => Some(survey::unwatched(socket)),
             None => None,

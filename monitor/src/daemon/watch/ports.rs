@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 
-use super::super::live::monotonic;
+use super::super::live::{monotonic, nanoseconds};
 use super::super::walks::Walker;
-use super::{Pays, Watch, nanoseconds};
+use super::{Pays, Watch};
 use crate::inventory::{Error, Namespace, StateSet};
 use crate::tcp::{Limits, State};
 use crate::track::phrase::real;
