@@ -112,8 +112,10 @@ pub struct Counters {
     pub ignored: u64,
     /// Transitions that interrupted the first program, and that the second one took.
     pub nested: u64,
-    /// 1 while the first program is at work on this CPU.
-    pub is_busy: u64,
+    /// The transition that the first program took, until the second is called for it; 0 for none.
+    pub taken: u64,
+    /// The one that this interrupted between the two.
+    pub taken_before: u64,
 }
 
 /// What userspace tells the programs before they are loaded. Frozen read-only, so the verifier
@@ -251,7 +253,7 @@ const _: () = {
     assert!(core::mem::offset_of!(LongRecord, comm) == 48);
     assert!(core::mem::offset_of!(LongRecord, local) == 64);
     assert!(core::mem::offset_of!(LongRecord, pid) == 96);
-    assert!(size_of::<Counters>() == 8 * (STATE_SLOTS * STATE_SLOTS + 4));
+    assert!(size_of::<Counters>() == 8 * (STATE_SLOTS * STATE_SLOTS + 5));
     assert!(size_of::<Settings>() == 36 * 4);
     assert!(size_of::<HolderRecord>() == 24);
     assert!(core::mem::offset_of!(HolderRecord, netns) == 8);

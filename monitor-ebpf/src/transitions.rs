@@ -63,9 +63,12 @@ pub(crate) fn socket_transition(ctx: BtfTracePointContext) -> i32 {
     };
     // SAFETY: this CPU's own map value.
     unsafe {
-        ptr::write_volatile(&raw mut (*counters).is_busy, 1);
+        if ptr::read_volatile(&raw const (*counters).taken_before) == 0 {
+            let interrupted = ptr::read_volatile(&raw const (*counters).taken);
+            ptr::write_volatile(&raw mut (*counters).taken_before, interrupted);
+        }
+        ptr::write_volatile(&raw mut (*counters).taken, key(&ctx));
         observe(&ctx, counters);
-        ptr::write_volatile(&raw mut (*counters).is_busy, 0);
     }
     0
 }
@@ -74,14 +77,27 @@ pub(crate) fn socket_transition(ctx: BtfTracePointContext) -> i32 {
 /// inside itself, and a packet's softirq can interrupt the one that watches a `close()`
 /// (`__bpf_trace_run()` in `kernel/trace/bpf_trace.c`, Linux 6.18, which counts that as a
 /// recursion miss). Attached second, so that it is called second.
+///
+/// What the first program took is told by its socket, not by a mark of being at work: the kernel keeps
+/// the first one from running a little earlier and later than its own instructions could say. A softirq
+/// can also come between the two programs, or interrupt the second, which then is not called for what
+/// the first has taken meanwhile: hence the two places.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub(crate) fn nested_transition(ctx: BtfTracePointContext) -> i32 {
-    let Some(interrupted) = COUNTERS.get_ptr(0) else {
+    let Some(first) = COUNTERS.get_ptr_mut(0) else {
         return 0;
     };
     // SAFETY: this CPU's own map value.
-    if unsafe { ptr::read_volatile(&raw const (*interrupted).is_busy) } == 0 {
-        return 0;
+    unsafe {
+        let taken = ptr::read_volatile(&raw const (*first).taken);
+        let taken_before = ptr::read_volatile(&raw const (*first).taken_before);
+        let this = key(&ctx);
+        if taken == this || taken_before == this {
+            let still_to_come = if taken == this { taken_before } else { 0 };
+            ptr::write_volatile(&raw mut (*first).taken, still_to_come);
+            ptr::write_volatile(&raw mut (*first).taken_before, 0);
+            return 0;
+        }
     }
     // Counters of its own: those of the first program may be half-way through an addition.
     if let Some(counters) = COUNTERS.get_ptr_mut(1) {
@@ -92,6 +108,14 @@ pub(crate) fn nested_transition(ctx: BtfTracePointContext) -> i32 {
         }
     }
     0
+}
+
+/// Tells the transitions apart that can be under way on one CPU: by their sockets, as those of one
+/// never interrupt each other. The verifier takes no arithmetic on it.
+#[inline(always)]
+fn key(ctx: &BtfTracePointContext) -> u64 {
+    let sk: *const u8 = ctx.arg(0);
+    sk as u64
 }
 
 /// Counts a transition and writes its record.
