@@ -10,7 +10,8 @@ pub(crate) mod value;
 mod verbs;
 
 use clap::builder::PossibleValue;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::tcp::Family;
 pub(crate) use check::CheckArgs;
@@ -54,11 +55,26 @@ pub(crate) struct Cli {
     reason = "what clap does with a refusal, but for the code"
 )]
 pub(crate) fn parse() -> Cli {
-    Cli::try_parse().unwrap_or_else(|error| {
-        // With stderr gone, too, the exit code has to do.
-        let _ = error.print();
-        std::process::exit(check::usage_exit_code(&error, std::env::args_os()))
-    })
+    Cli::try_parse()
+        .and_then(Cli::checked)
+        .unwrap_or_else(|error| {
+            // With stderr gone, too, the exit code has to do.
+            let _ = error.print();
+            std::process::exit(check::usage_exit_code(&error, std::env::args_os()))
+        })
+}
+
+impl Cli {
+    /// What no flag can tell alone.
+    fn checked(self) -> Result<Self, clap::Error> {
+        match &self.verb {
+            Verb::Run(run) if value::Listen::is_contradictory(&run.listen) => {
+                let what = "--listen is both `off` and an address; give one or the other";
+                Err(Self::command().error(ErrorKind::ArgumentConflict, what))
+            }
+            _ => Ok(self),
+        }
+    }
 }
 
 /// What to do.
@@ -144,8 +160,6 @@ impl ValueEnum for Family {
 /// The flags of `run` and their help, for the test that holds them to the configuration file.
 #[cfg(test)]
 pub(crate) fn run_help() -> Vec<(String, String)> {
-    use clap::CommandFactory as _;
-
     let command = Cli::command();
     let run = command.find_subcommand("run").expect("a verb");
     run.get_arguments()

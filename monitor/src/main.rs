@@ -7,6 +7,7 @@ mod daemon;
 mod inventory;
 mod output;
 mod probe;
+mod publish;
 mod survey;
 mod tcp;
 mod track;

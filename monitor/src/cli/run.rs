@@ -35,9 +35,23 @@ pub(crate) struct RunArgs {
     /// [default: 1]
     #[arg(long, value_name = "PERCENT", value_parser = value::percent)]
     pub(crate) walk_budget: Option<f64>,
+    /// Let the kernel measure the program's run time, for the metrics; that costs 0.1 to 0.4 us a
+    /// transition [default: false]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub(crate) program_stats: Option<bool>,
     /// Control socket, where the other verbs ask [default: /run/tcplinger.sock]
     #[arg(long, value_name = "PATH", value_parser = value::path)]
     pub(crate) control: Option<PathBuf>,
+    /// Address for metrics, page and API over HTTP, or `off`; may be given more than once
+    /// [default: 127.0.0.1:9817]
+    #[arg(long, value_name = "ADDRESS", value_parser = value::listen)]
+    pub(crate) listen: Vec<value::Listen>,
     /// Stop after this time, for example 10m [default: run until stopped]
     #[arg(long, value_name = "DURATION", value_parser = value::duration)]
     pub(crate) duration: Option<Duration>,

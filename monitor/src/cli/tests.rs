@@ -10,7 +10,7 @@ use super::*;
 use crate::tcp::State;
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
-    Cli::try_parse_from(line.split(' '))
+    Cli::try_parse_from(line.split(' ')).and_then(Cli::checked)
 }
 
 fn refusal(line: &str) -> String {
@@ -49,6 +49,18 @@ fn what_run_is_not_told_stays_open() {
         transitions("tcplinger run --transitions=false"),
         Some(false)
     );
+}
+
+#[test]
+fn http_is_off_or_on() {
+    let told = refusal("tcplinger run --listen off --listen 127.0.0.1:9817");
+    assert!(told.contains("both `off` and an address"), "{told}");
+    for fine in [
+        "tcplinger run --listen off --listen off",
+        "tcplinger run --listen 127.0.0.1:1 --listen [::1]:1",
+    ] {
+        parse(fine).expect(fine);
+    }
 }
 
 #[test]

@@ -32,6 +32,20 @@ pub(crate) enum Netns {
     Inode(u32),
 }
 
+/// Where the HTTP server listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Listen {
+    Off,
+    At(SocketAddr),
+}
+
+impl Listen {
+    /// Whether it is to be off and on at once.
+    pub(crate) fn is_contradictory(all: &[Self]) -> bool {
+        all.contains(&Self::Off) && all.iter().any(|listen| *listen != Self::Off)
+    }
+}
+
 /// A time above zero.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let example = "give a time such as 500ms, 10s, 2m or 1h";
@@ -76,6 +90,16 @@ pub(crate) fn window(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// The time between two pushes: 1 s to an hour.
+pub(crate) fn push_interval(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    if (Duration::from_secs(1)..=Duration::from_hours(1)).contains(&time) {
+        Ok(time)
+    } else {
+        Err("out of range; give 1s to 1h, for example 15s".to_owned())
+    }
+}
+
 /// A share from 0.01 to 100 percent, with or without the sign.
 pub(crate) fn percent(text: &str) -> Result<f64, String> {
     text.strip_suffix('%')
@@ -90,28 +114,99 @@ pub(crate) fn percent(text: &str) -> Result<f64, String> {
 /// nothing else) from 64 KiB to 1 GiB.
 pub(crate) fn ring_size(text: &str) -> Result<u32, String> {
     let example = "give a power of two from 64KiB to 1GiB, for example 16MiB";
+    let bytes = bytes(text, example)?;
+    match u32::try_from(bytes) {
+        Ok(bytes) if (1 << 16..=1 << 30).contains(&bytes) => {
+            if bytes.is_power_of_two() {
+                Ok(bytes)
+            } else {
+                Err(format!("the kernel takes powers of two only; {example}"))
+            }
+        }
+        _ => Err(format!("out of range; {example}")),
+    }
+}
+
+/// Bytes at which a file is rotated: 64 KiB to 1 TiB.
+pub(crate) fn file_size(text: &str) -> Result<u64, String> {
+    let example = "give a size from 64KiB to 1024GiB, for example 16MiB";
+    let bytes = bytes(text, example)?;
+    if (1 << 16..=1 << 40).contains(&bytes) {
+        Ok(bytes)
+    } else {
+        Err(format!("out of range; {example}"))
+    }
+}
+
+/// A whole number with `KiB`, `MiB` or `GiB`, or none of them.
+fn bytes(text: &str, example: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let shift = match text
-        .trim_start_matches(digits)
-        .to_ascii_lowercase()
-        .as_str()
-    {
+    let unit = text.trim_start_matches(digits).to_ascii_lowercase();
+    let shift = match unit.as_str() {
         "" | "b" => 0,
         "kib" => 10,
         "mib" => 20,
         "gib" => 30,
         unit => return Err(format!("unknown unit {unit:?} (KiB, MiB, GiB); {example}")),
     };
-    let number: u32 = digits
+    let number: u64 = digits
         .parse()
         .map_err(|_| format!("not a whole number of bytes; {example}"))?;
-    match number.checked_mul(1 << shift) {
-        Some(bytes) if !(1 << 16..=1 << 30).contains(&bytes) => {
-            Err(format!("out of range; {example}"))
+    number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| format!("out of range; {example}"))
+}
+
+/// Rotated files that are kept: 1 to 1,000.
+pub(crate) fn files(text: &str) -> Result<u32, String> {
+    let number = text
+        .parse()
+        .ok()
+        .filter(|number| (1..=1000).contains(number));
+    number.ok_or_else(|| "give a number of files from 1 to 1000, for example 4".to_owned())
+}
+
+/// An address with its port, or `off`.
+pub(crate) fn listen(text: &str) -> Result<Listen, String> {
+    if text == "off" {
+        return Ok(Listen::Off);
+    }
+    text.parse().map(Listen::At).map_err(|_| {
+        let why = match text.parse::<IpAddr>() {
+            Ok(_) => "the port is missing",
+            Err(_) => "that is not an IP address with a port",
+        };
+        format!(
+            "{why}; give one such as 127.0.0.1:9817, [::1]:9817 or 0.0.0.0:9817 (every IPv4 \
+             address of the host), or off"
+        )
+    })
+}
+
+/// The base URL of a collector.
+pub(crate) fn endpoint(text: &str) -> Result<String, String> {
+    let rest = text
+        .strip_prefix("http://")
+        .or(text.strip_prefix("https://"));
+    let host = rest.and_then(|rest| rest.split('/').next());
+    let has_more = text.contains(['?', '#']);
+    let is_printable = text.bytes().all(|byte| byte.is_ascii_graphic());
+    match host {
+        Some(host)
+            if !host.is_empty() && is_printable && !host.contains('@') && !has_more =>
+        {
+            Ok(text.trim_end_matches('/').to_owned())
         }
-        Some(bytes) if bytes.is_power_of_two() => Ok(bytes),
-        Some(_) => Err(format!("the kernel takes powers of two only; {example}")),
-        None => Err(format!("out of range; {example}")),
+        Some(_) if has_more => Err(
+            "a collector's URL ends before `?` and `#`, for paths are added to it; give one such as \
+             http://127.0.0.1:4318"
+                .to_owned(),
+        ),
+        _ => Err(
+            "not the URL of a collector; give one such as http://127.0.0.1:4318 or \
+             https://otel.example.com:4318"
+                .to_owned(),
+        ),
     }
 }
 

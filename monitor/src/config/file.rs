@@ -9,9 +9,10 @@ use log::LevelFilter;
 use thiserror::Error as ThisError;
 use toml::de::DeTable;
 
-use super::rules;
 use super::table::{Flaw, Form, Shape, Table};
+use super::{publish, rules};
 use crate::cli::{Format, ProgramChoice, value};
+use crate::publish::{Http, Settings};
 use crate::track::stuck::Rules;
 
 /// Where a file is looked for that nobody named.
@@ -20,10 +21,24 @@ const DEFAULT_PATH: &str = "/etc/tcplinger.toml";
 const LONGEST: u64 = 1 << 20;
 
 /// What the file says; everything in it is optional.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct File {
     pub(super) daemon: Daemon,
     pub(crate) rules: Rules,
+    pub(super) publish: Settings,
+}
+
+impl Default for File {
+    fn default() -> Self {
+        Self {
+            daemon: Daemon::default(),
+            rules: Rules::default(),
+            publish: Settings {
+                http: publish::listening(Vec::new(), Http::default()),
+                ..Settings::default()
+            },
+        }
+    }
 }
 
 /// `[daemon]`: the flags of `run`, by the same names.
@@ -35,6 +50,7 @@ pub(super) struct Daemon {
     pub(super) log_format: Option<Format>,
     /// Percent of one CPU.
     pub(super) walk_budget: Option<f64>,
+    pub(super) program_stats: Option<bool>,
     pub(super) control: Option<PathBuf>,
     pub(super) program: Option<ProgramChoice>,
     /// Bytes.
@@ -126,10 +142,13 @@ pub(super) fn parse(bytes: &[u8]) -> Result<File, Flaw> {
         Flaw::new(at, format!("this is not TOML: {}", error.message()))
     })?;
     let root = Table::root(entries.get_ref());
-    root.ensure_only(&["daemon", "ages", "leak", "ports", "socket", "count"])?;
+    root.ensure_only(&[
+        "daemon", "http", "otlp", "findings", "ages", "leak", "ports", "socket", "count",
+    ])?;
     Ok(File {
         daemon: daemon(&root)?,
         rules: rules::read(&root, text)?,
+        publish: publish::read(&root)?,
     })
 }
 
@@ -152,6 +171,7 @@ fn daemon(root: &Table<'_>) -> Result<Daemon, Flaw> {
         "transitions",
         "log_format",
         "walk_budget",
+        "program_stats",
         "control",
         "program",
         "ring_size",
@@ -163,6 +183,7 @@ fn daemon(root: &Table<'_>) -> Result<Daemon, Flaw> {
         transitions: table.get("transitions", &rules::SWITCH)?,
         log_format: table.get("log_format", &text("\"json\"", value::choice))?,
         walk_budget: table.get("walk_budget", &rules::PERCENT)?,
+        program_stats: table.get("program_stats", &rules::SWITCH)?,
         control: table.get("control", &text("\"/run/tcplinger.sock\"", value::path))?,
         program: table.get("program", &text("\"auto\"", value::choice))?,
         ring_size: table.get("ring_size", &RING_SIZE)?,

@@ -2,6 +2,7 @@
 //! file, the file over the defaults, which stand here.
 
 mod file;
+mod publish;
 mod rules;
 mod table;
 
@@ -14,6 +15,7 @@ use wildmatch::WildMatch;
 use crate::cli::{FilterArgs, Format, HolderArgs, ProgramArgs, ProgramChoice, RunArgs, StateArgs};
 use crate::daemon;
 use crate::probe::{Attach, BpfLog, Options};
+use crate::publish::Settings;
 use crate::track::Filter;
 use crate::track::stuck::Matcher;
 use file::Daemon;
@@ -54,17 +56,30 @@ fn merged_program(args: &ProgramArgs, file: &Daemon) -> Options {
 
 /// What the daemon is told.
 pub(crate) fn daemon(args: &RunArgs, file: &File) -> daemon::Settings {
-    let File { daemon, rules } = file;
+    let File {
+        daemon,
+        rules,
+        publish: outlets,
+    } = file;
     let summary_every = args.summary_every.or(daemon.summary_every);
     let transitions = args.transitions.or(daemon.transitions);
     let walk_percent = args.walk_budget.or(daemon.walk_budget);
+    let program_stats = args.program_stats.or(daemon.program_stats);
     daemon::Settings {
         interval: args.interval.or(daemon.interval).unwrap_or(INTERVAL),
         summary_every: summary_every.unwrap_or(SUMMARY_EVERY),
         logs_transitions: transitions.unwrap_or(false),
         walk_share: walk_percent.unwrap_or(WALK_BUDGET_PERCENT) / 100.0,
+        measures_program: program_stats.unwrap_or(false),
         program: merged_program(&args.program, daemon),
         rules: rules.clone(),
+        publish: Settings {
+            http: match &*args.listen {
+                [] => outlets.http.clone(),
+                listen => publish::listening(listen.to_vec(), outlets.http.clone()),
+            },
+            ..outlets.clone()
+        },
     }
 }
 

@@ -20,7 +20,9 @@ const NO_FLAGS: RunArgs = RunArgs {
     transitions: None,
     log_format: None,
     walk_budget: None,
+    program_stats: None,
     control: None,
+    listen: Vec::new(),
     duration: None,
     config: None,
     program: ProgramArgs {
@@ -81,7 +83,7 @@ fn the_sample_sets_what_the_help_of_run_gives_as_default() {
             "{flag}: {text}"
         );
     }
-    let not_in_file = ["config", "duration", "bpf-object"];
+    let not_in_file = ["config", "duration", "bpf-object", "listen"];
     let flags = help
         .iter()
         .filter(|(name, _)| !not_in_file.contains(&&**name));
@@ -97,7 +99,15 @@ fn the_sample_shows_every_key() {
         .lines()
         .filter_map(|line| Some(line.split_once(" = ")?.0))
         .collect();
-    for header in ["daemon", "leak", "ports", "ages.close_wait"] {
+    for header in [
+        "daemon",
+        "http",
+        "otlp",
+        "findings",
+        "leak",
+        "ports",
+        "ages.close_wait",
+    ] {
         assert_valid_keys_are_among(&shown, &format!("[{header}]\nx = 1\n"));
     }
     for header in ["socket", "count"] {
@@ -164,12 +174,13 @@ fn expected() -> Rules {
 fn flags_win_over_the_file_and_the_file_over_defaults() {
     let file = parsed(
         "daemon = { interval = '2s', transitions = true, log_format = 'json', walk_budget = '50%', \
-         control = '/x', program = 'classic', ring_size = 0x100000, bpf_log = 'warn' }",
+         program_stats = true, control = '/x', program = 'classic', ring_size = 0x100000, bpf_log = 'warn' }",
     );
     let settings = daemon(&NO_FLAGS, &file);
     assert_eq!(settings.interval, Duration::from_secs(2));
     assert_eq!(settings.summary_every, SUMMARY_EVERY);
-    assert!(settings.logs_transitions && (settings.walk_share - 0.5).abs() < f64::EPSILON);
+    assert!(settings.measures_program && settings.logs_transitions);
+    assert!((settings.walk_share - 0.5).abs() < f64::EPSILON);
     assert_eq!(settings.program.attach, Attach::Classic);
     assert_eq!(settings.program.ring_bytes, 1 << 20);
     assert_eq!(control(None, &file), Path::new("/x"));
@@ -178,17 +189,26 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
     let flags = RunArgs {
         interval: Some(Duration::from_secs(3)),
         transitions: Some(false),
+        program_stats: Some(false),
         log_format: Some(Format::Text),
         ..NO_FLAGS
     };
     let settings = daemon(&flags, &file);
     assert_eq!(settings.interval, Duration::from_secs(3));
-    assert!(!settings.logs_transitions);
+    assert!(!settings.measures_program && !settings.logs_transitions);
     assert_eq!(log_format(&flags, &file), Format::Text);
     assert_eq!(control(Some(Path::new("/y")), &file), Path::new("/y"));
 }
 
 /// Each text of the list with the place of what is wrong in it, and words of the refusal.
+#[test]
+fn off_twice_is_off() {
+    let http = parsed("[http]\nlisten = [\"off\", \"off\"]\n").publish.http;
+    assert!(http.listen.is_empty() && !http.is_default);
+    let (.., refusal) = refusal("[http]\nlisten = [\"off\", \"127.0.0.1:1\"]\n");
+    assert!(refusal.contains("one or the other"), "{refusal}");
+}
+
 #[test]
 fn what_is_wrong_is_refused_in_its_place() {
     let mut text = String::new();

@@ -1,14 +1,16 @@
 //! The stream and the census it moves.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::output::Escaped;
-use crate::probe::Probe;
+use crate::probe::{Probe, Totals};
+use crate::publish::Publisher;
 use crate::tcp::Transition;
-use crate::track::{Census, EventTotals, Lingering};
+use crate::track::{Activity, Census, Dwell, EventTotals, Lingering};
 
 /// Transitions taken before other tasks get their turn: some milliseconds' worth.
 const BATCH: usize = 1 << 15;
@@ -22,8 +24,15 @@ pub(super) struct Live {
     probe: Probe,
     pub(super) census: Census,
     pub(super) lingering: Lingering,
+    /// Durations of every open socket.
+    dwell: Dwell,
+    activity: Activity,
     logs_transitions: bool,
-    totals: EventTotals,
+    totals: Totals,
+    /// Transitions that had been received when `totals` were read.
+    received: u64,
+    /// Losses that the counts were put in doubt for, as the program's counters had them.
+    noted_lost: u64,
     /// Time of the newest transition that was applied.
     newest_ns: u64,
 }
@@ -34,18 +43,23 @@ impl Live {
             probe,
             census: Census::default(),
             lingering: Lingering::default(),
+            dwell: Dwell::default(),
+            activity: Activity::default(),
             logs_transitions,
-            totals: EventTotals::default(),
+            totals: Totals::default(),
+            received: 0,
+            noted_lost: 0,
             newest_ns: 0,
         }
     }
 
     /// Drains the ring for ever. The kernel does not wake us for each record (that is what makes
     /// other tools slow), so this looks often while there is traffic and seldom while there is none.
-    pub(super) async fn keep_drained(live: &RefCell<Self>) {
+    pub(super) async fn keep_drained(live: &RefCell<Self>, publisher: &Publisher) {
         loop {
             let before = live.borrow().probe.received();
             let has_more = live.borrow_mut().drain();
+            publisher.note_drained(monotonic());
             let has_moved = live.borrow().probe.received() != before;
             if has_more {
                 tokio::task::yield_now().await;
@@ -61,6 +75,8 @@ impl Live {
             probe,
             census,
             lingering,
+            dwell,
+            activity,
             logs_transitions,
             newest_ns,
             ..
@@ -68,6 +84,7 @@ impl Live {
         let is_identifying = probe.capabilities().is_identifying;
         let has_more = probe.drain(BATCH, |transition| {
             *newest_ns = transition.ktime_ns;
+            activity.apply(transition, dwell.after(transition));
             if is_identifying {
                 census.apply(transition);
                 lingering.apply(transition);
@@ -92,29 +109,36 @@ impl Live {
         }
     }
 
-    /// Reads the program's counters. Losses make every count suspect, and are logged.
-    pub(super) fn note_losses(&mut self) {
-        self.totals.received = self.probe.received();
-        let totals = self.probe.totals();
-        if let Ok(totals) = &totals {
-            self.totals.counted = totals.counted;
-            self.totals.ignored = totals.ignored;
-        }
-        match totals {
-            Ok(totals) if totals.lost > self.totals.lost => {
-                let lost = totals.lost - self.totals.lost;
-                tracing::warn!(
-                    lost,
-                    total = totals.lost,
-                    "events lost: the ring was full; recounting"
-                );
-                self.totals.lost = totals.lost;
-                self.census.suspect_all();
-                self.lingering.suspect_all();
+    /// Reads the program's counters, for those who show them; the losses as they are there.
+    pub(super) fn read_totals(&mut self) -> Option<u64> {
+        self.received = self.probe.received();
+        match self.probe.totals() {
+            Ok(totals) => {
+                let lost = totals.lost;
+                self.totals = totals.grown_from(&self.totals);
+                Some(lost)
             }
-            Ok(_) => {}
-            Err(error) => tracing::error!("{error:#}"),
+            Err(error) => {
+                tracing::error!("{error:#}");
+                None
+            }
         }
+    }
+
+    /// Reads the program's counters. Losses make every count suspect, and are logged. Not while a walk
+    /// is under way: its end would settle the doubt.
+    pub(super) fn note_losses(&mut self) {
+        let Some(total) = self.read_totals() else {
+            return;
+        };
+        let lost = total.saturating_sub(self.noted_lost);
+        if lost > 0 {
+            tracing::warn!(lost, total, "events lost: the ring was full; recounting");
+            self.census.suspect_all();
+            self.lingering.suspect_all();
+            self.dwell.forget_all();
+        }
+        self.noted_lost = total;
     }
 
     /// Whether the events keep the lingering table, or only surveys do.
@@ -122,8 +146,37 @@ impl Live {
         self.probe.capabilities().is_identifying
     }
 
-    pub(super) const fn totals(&self) -> EventTotals {
-        self.totals
+    pub(super) fn totals(&self) -> EventTotals {
+        EventTotals {
+            counted: self.totals.counted(),
+            received: self.received,
+            lost: self.totals.lost,
+            ignored: self.totals.ignored,
+        }
+    }
+
+    /// Transitions `[from][to]` by state number, as [`Self::read_totals`] last read them.
+    pub(super) const fn transitions(&self) -> [[u64; 16]; 16] {
+        self.totals.transitions
+    }
+
+    pub(super) fn activity(&self) -> Arc<Activity> {
+        Arc::new(self.activity.clone())
+    }
+
+    /// Sockets that found no room in the table of what lingers, and in that of durations.
+    pub(super) const fn untracked(&self) -> [u64; 2] {
+        [self.lingering.dropped(), self.dwell.dropped()]
+    }
+
+    /// Gives back the room that a storm took.
+    pub(super) fn shrink(&mut self) {
+        self.lingering.shrink();
+        self.dwell.shrink();
+    }
+
+    pub(super) const fn probe(&self) -> &Probe {
+        &self.probe
     }
 }
 

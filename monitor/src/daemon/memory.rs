@@ -3,7 +3,7 @@
 /// One heap for all threads, and large blocks that are returned when they are freed. Call it before
 /// other threads start.
 #[cfg(target_env = "gnu")]
-pub(super) fn keep_small() {
+pub(crate) fn keep_small() {
     const LARGE: libc::c_int = 128 << 10;
     // SAFETY: it may be called at any time; setting a threshold keeps glibc from raising it.
     unsafe {
@@ -21,7 +21,7 @@ pub(super) fn return_freed() {
 
 /// Other allocators do it by themselves.
 #[cfg(not(target_env = "gnu"))]
-pub(super) fn keep_small() {}
+pub(crate) fn keep_small() {}
 
 /// Other allocators do it by themselves.
 #[cfg(not(target_env = "gnu"))]

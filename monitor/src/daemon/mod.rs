@@ -5,8 +5,10 @@ pub(crate) mod control;
 mod journal;
 mod live;
 mod memory;
+mod owners;
 mod reconcile;
 mod roster;
+mod sampler;
 mod walks;
 mod watch;
 
@@ -18,10 +20,12 @@ use anyhow::{Context as _, Result};
 use tokio::sync::mpsc;
 
 pub(crate) use live::{monotonic, nanoseconds};
+pub(crate) use memory::keep_small;
 pub(crate) use walks::{seen, summarize};
 
 use crate::inventory::Worker;
 use crate::probe::{self, Probe};
+use crate::publish::{self, Publisher};
 use crate::track::stuck::Rules;
 use control::Claim;
 use live::Live;
@@ -39,8 +43,12 @@ pub(crate) struct Settings {
     /// Share of one CPU for walks of the tables, 0 to 1.
     pub(crate) walk_share: f64,
     pub(crate) program: probe::Options,
+    /// Let the kernel measure the program's run time.
+    pub(crate) measures_program: bool,
     /// What counts as stuck.
     pub(crate) rules: Rules,
+    /// What is told to whom.
+    pub(crate) publish: publish::Settings,
 }
 
 /// Runs until `stop` is ready; ends with a last summary in the log.
@@ -50,10 +58,10 @@ pub(crate) struct Settings {
 pub(crate) async fn run(
     settings: Settings,
     claim: Claim,
+    publisher: Publisher,
     stop: impl Future<Output = ()>,
 ) -> Result<()> {
-    memory::keep_small();
-    let probe = Probe::attach(&settings.program)?;
+    let mut probe = Probe::attach(&settings.program)?;
     let capabilities = probe.capabilities();
     tracing::info!(
         program = capabilities.program,
@@ -63,9 +71,16 @@ pub(crate) async fn run(
     for note in &capabilities.notes {
         tracing::warn!("degraded: {note}");
     }
+    if settings.measures_program
+        && let Err(error) = probe.measure_run_time()
+    {
+        tracing::warn!("degraded: {error}");
+    }
     let worker = Worker::spawn().context("cannot start the inventory thread")?;
     let live = Rc::new(RefCell::new(Live::new(probe, settings.logs_transitions)));
-    let mut reconciler = Reconciler::new(Rc::clone(&live), worker, &settings);
+    let publisher = Rc::new(publisher);
+    let mut reconciler =
+        Reconciler::new(Rc::clone(&live), worker, Rc::clone(&publisher), &settings);
     // Reading the kernel's BTF takes some megabytes for a moment.
     memory::return_freed();
     let (askers, requests) = mpsc::channel(16);
@@ -80,10 +95,11 @@ pub(crate) async fn run(
     };
     let ended = tokio::select! {
         ended = work => ended,
-        () = Live::keep_drained(&live) => Ok(()),
+        () = Live::keep_drained(&live, &publisher) => Ok(()),
         () = stop => Ok(()),
     };
     live.borrow_mut().drain_all();
+    publisher.finish();
     reconciler.log_summary("stopped");
     ended
 }

@@ -12,14 +12,19 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use super::Settings;
 use super::control::{Asker, Question, Reply};
 use super::live::{Live, monotonic};
+use super::owners::OwnerWatch;
 use super::roster::Roster;
+use super::sampler::Sampler;
 use super::walks::{SETTLE, Walker, seen, summarize};
 use super::watch::{Wanted, Watch};
 use crate::inventory::{Error, Namespace, Worker};
 use crate::output::json;
+use crate::publish::Publisher;
 use crate::tcp::Counts;
 use crate::track::{Budget, Figures, Snapshot, Source, Summary, Verdict};
 
+/// Between two samples for the outlets.
+const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// An answer waits for so many rounds at most to be free of doubt.
 const ROUNDS_FOR_AN_ANSWER: usize = 3;
 /// A namespace in which nothing moves is checked in one of so many rounds.
@@ -32,7 +37,12 @@ pub(super) struct Reconciler {
     /// Namespaces of which a failure was logged.
     failing: BTreeSet<u32>,
     budget: Budget,
+    /// CPU time of all walks so far.
+    walked: Duration,
     watch: Watch,
+    owners: OwnerWatch,
+    sampler: Rc<RefCell<Sampler>>,
+    publisher: Rc<Publisher>,
     round: u64,
     interval: Duration,
     summary_every: Duration,
@@ -41,14 +51,24 @@ pub(super) struct Reconciler {
 }
 
 impl Reconciler {
-    pub(super) fn new(live: Rc<RefCell<Live>>, worker: Worker, settings: &Settings) -> Self {
+    pub(super) fn new(
+        live: Rc<RefCell<Live>>,
+        worker: Worker,
+        publisher: Rc<Publisher>,
+        settings: &Settings,
+    ) -> Self {
+        let watch = Watch::new(Rc::clone(&live), Rc::clone(&publisher), settings);
         Self {
-            watch: Watch::new(Rc::clone(&live), settings),
+            owners: OwnerWatch::new(watch.eyes(), settings.walk_share),
+            sampler: Rc::new(RefCell::new(Sampler::new(settings.program.ring_bytes))),
+            watch,
+            walked: Duration::ZERO,
             live,
             walker: Walker::new(worker),
             roster: Roster::default(),
             failing: BTreeSet::new(),
             budget: Budget::new(settings.walk_share, monotonic()),
+            publisher,
             round: 0,
             interval: settings.interval,
             summary_every: settings.summary_every,
@@ -67,6 +87,7 @@ impl Reconciler {
             "first snapshot taken"
         );
         self.log_summary("counts");
+        self.publish().await;
         Ok(())
     }
 
@@ -77,34 +98,68 @@ impl Reconciler {
     pub(super) async fn run(&mut self, mut requests: mpsc::Receiver<Asker>) -> Result<()> {
         let mut ticks = interval(self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut seconds = interval(SAMPLE_EVERY);
+        seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (live, sampler) = (Rc::clone(&self.live), Rc::clone(&self.sampler));
+        let publisher = Rc::clone(&self.publisher);
         loop {
             let mut askers = Vec::new();
             tokio::select! {
                 _ = ticks.tick() => {}
+                _ = seconds.tick() => {
+                    self.publish().await;
+                    continue;
+                }
                 Some(asker) = requests.recv() => askers.push(asker),
             }
             while let Ok(asker) = requests.try_recv() {
                 askers.push(asker);
             }
-            self.round(!askers.is_empty()).await?;
-            for _ in 1..ROUNDS_FOR_AN_ANSWER {
-                if !askers.is_empty() && self.live.borrow().census.is_in_doubt() {
-                    self.round(true).await?;
-                }
+            let began = Instant::now();
+            tokio::select! {
+                ended = self.turn(askers) => ended?,
+                never = Sampler::keep_fresh(&sampler, &live, &publisher, &mut seconds) => match never {},
             }
-            let known = self.roster.known();
-            self.watch.round(&self.walker, known).await?;
-            for Asker { question, reply } in askers {
-                self.answer(question, reply).await?;
-            }
-            let is_due = self
-                .logged
-                .1
-                .is_none_or(|at| at.elapsed() >= self.summary_every);
-            if is_due && self.summary().sockets() != self.logged.0 {
-                self.log_summary("counts");
+            if began.elapsed() >= SAMPLE_EVERY {
+                // The next round may be due already, and what the rounds find must be told.
+                self.publish().await;
             }
         }
+    }
+
+    /// A round, and the answers to those who asked.
+    async fn turn(&mut self, askers: Vec<Asker>) -> Result<()> {
+        self.round(!askers.is_empty()).await?;
+        for _ in 1..ROUNDS_FOR_AN_ANSWER {
+            if !askers.is_empty() && self.live.borrow().census.is_in_doubt() {
+                self.round(true).await?;
+            }
+        }
+        let known = self.roster.known();
+        self.watch.round(&self.walker, known).await?;
+        for Asker { question, reply } in askers {
+            self.answer(question, reply).await?;
+        }
+        let is_due = self
+            .logged
+            .1
+            .is_none_or(|at| at.elapsed() >= self.summary_every);
+        if is_due && self.summary().sockets() != self.logged.0 {
+            self.log_summary("counts");
+        }
+        Ok(())
+    }
+
+    /// Hands the figures of this moment to the outlets.
+    async fn publish(&mut self) {
+        self.live.borrow_mut().note_losses();
+        let summary = self.summary();
+        let (worker, known) = (self.walker.worker(), self.roster.known());
+        self.owners.turn(summary.sockets(), worker, known).await;
+        let (live, owners) = (self.live.borrow(), &self.owners);
+        let mut sampler = self.sampler.borrow_mut();
+        let sample = sampler.sample(&live, &mut self.watch, owners, summary, self.walked);
+        self.publisher.publish(sample);
     }
 
     /// Answers on a thread of its own: an asker may be slow.
@@ -239,6 +294,12 @@ impl Reconciler {
         self.live.borrow_mut().census.begin(netns);
         let taken = self.walker.snapshot(namespace.clone(), walk).await;
         self.settle().await;
+        if let Ok(taken) = &taken {
+            self.walked += taken.cost.cpu;
+            if !is_free {
+                self.budget.spend(taken.cost.cpu);
+            }
+        }
         let mut live = self.live.borrow_mut();
         match taken {
             Ok(taken) if taken.dump.is_interrupted => {
@@ -246,9 +307,6 @@ impl Reconciler {
                 live.census.abandon(netns);
             }
             Ok(taken) => {
-                if !is_free {
-                    self.budget.spend(taken.cost.cpu);
-                }
                 let snapshot = Snapshot {
                     scope: walk,
                     has_cookies: !taken.is_fallback,

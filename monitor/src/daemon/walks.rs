@@ -22,6 +22,10 @@ impl Walker {
         Self(worker)
     }
 
+    pub(super) const fn worker(&self) -> &Worker {
+        &self.0
+    }
+
     pub(crate) async fn discover(&self, depth: Depth) -> Result<Discovery, Error> {
         let (sender, receiver) = oneshot::channel();
         self.0

@@ -3,11 +3,13 @@
 
 mod look;
 mod ports;
+mod scan;
 
 pub(super) use look::Wanted;
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +20,12 @@ use super::Settings;
 use super::live::{Live, monotonic, nanoseconds};
 use super::walks::Walker;
 use crate::inventory::Namespace;
+use crate::publish::Publisher;
 use crate::survey::Eyes;
 use crate::tcp::{Limits, State};
-use crate::track::stuck::{Board, CountBoard, Finding, Rules, levels};
-use crate::track::{Budget, LeakDetector, Pressure, Service};
+use crate::track::stuck::{Board, CountBoard, Finding, Rules};
+use crate::track::{Budget, LeakDetector, Overflows, PortReport, Pressure, Sample, Service, TOP};
+use scan::Scan;
 
 /// The sysctls of a namespace are read again after this time.
 const LIMITS_LAST: Duration = Duration::from_secs(30);
@@ -33,6 +37,7 @@ const LOOK_AT_PORTS: Duration = Duration::from_secs(2);
 
 pub(super) struct Watch {
     live: Rc<RefCell<Live>>,
+    publisher: Rc<Publisher>,
     rules: Arc<Rules>,
     eyes: Eyes,
     /// By namespace, and when they were read.
@@ -41,22 +46,39 @@ pub(super) struct Watch {
     counts: CountBoard,
     leaks: LeakDetector,
     pressure: Pressure,
+    overflows: Overflows,
+    /// The pressure table as of the last look at any ports.
+    ports: Arc<PortReport>,
+    /// Of the last round.
+    scan: Scan,
+    /// Namespaces with most sockets.
+    leaders: Vec<u32>,
+    /// CPU time of all looks so far.
+    spent: Duration,
     /// Of its own: the counts must not eat up what verdicts need.
     budget: Budget,
+    /// Of its own: what nobody may need must not delay a verdict.
+    leaders_budget: Budget,
     /// When the last look at each namespace began: every age that was reached by then has been
     /// looked at.
     looked: BTreeMap<u32, Duration>,
     looked_at_ports: Duration,
+    /// When the ports of a leader were last looked at, or tried to.
+    tried: BTreeMap<u32, Duration>,
     /// Namespaces whose survey failed, as the log has it.
     failing: BTreeSet<u32>,
-    /// Notices that are in the log.
+    /// Notices that are in the log, and announced.
     logged: u64,
     /// Sockets and services that found no room, as the log has it.
     dropped: [u64; 2],
 }
 
 impl Watch {
-    pub(super) fn new(live: Rc<RefCell<Live>>, settings: &Settings) -> Self {
+    pub(super) fn new(
+        live: Rc<RefCell<Live>>,
+        publisher: Rc<Publisher>,
+        settings: &Settings,
+    ) -> Self {
         let rules = settings.rules.clone();
         let eyes = Eyes::open();
         if let Eyes::Proc { reason } = &eyes {
@@ -64,6 +86,7 @@ impl Watch {
         }
         Self {
             live,
+            publisher,
             leaks: LeakDetector::new(rules.leak),
             rules: Arc::new(rules),
             eyes,
@@ -71,9 +94,16 @@ impl Watch {
             board: Board::default(),
             counts: CountBoard::default(),
             pressure: Pressure::default(),
+            overflows: Overflows::default(),
+            ports: Arc::default(),
+            scan: Scan::default(),
+            leaders: Vec::new(),
+            spent: Duration::ZERO,
             budget: Budget::new(settings.walk_share, monotonic()),
+            leaders_budget: Budget::new(settings.walk_share, monotonic()),
             looked: BTreeMap::new(),
             looked_at_ports: Duration::ZERO,
+            tried: BTreeMap::new(),
             failing: BTreeSet::new(),
             logged: 0,
             dropped: [0; 2],
@@ -87,15 +117,24 @@ impl Watch {
     pub(super) async fn round(&mut self, walker: &Walker, known: &[Namespace]) -> Result<()> {
         let now = monotonic();
         let inodes: BTreeSet<u32> = known.iter().map(|known| known.inode).collect();
-        self.live.borrow_mut().lingering.shrink();
-        self.pressure.retain(|netns| inodes.contains(&netns));
+        self.live.borrow_mut().shrink();
+        if self.pressure.retain(now, |netns| inodes.contains(&netns)) {
+            self.ports = Arc::new(self.pressure.report());
+        }
+        self.tried.retain(|netns, _| inodes.contains(netns));
         self.looked.retain(|netns, _| inodes.contains(netns));
         self.failing.retain(|netns| inodes.contains(netns));
         self.clear_gone(now, &inodes);
-        let mut decided_by_limits = self.lingers();
-        decided_by_limits.extend(self.busy(&inodes));
-        self.refresh_limits(walker, known, &decided_by_limits, now)
-            .await?;
+        let is_first = self.overflows.cover(&inodes);
+        let busy = self.note_busy(&inodes);
+        let wanted = if is_first { &inodes } else { &busy };
+        self.refresh_limits(walker, known, wanted, now).await?;
+        self.scan = Scan::new(
+            &self.live.borrow().lingering,
+            &self.rules,
+            &self.limits,
+            now,
+        );
         self.note_leaks(now);
         let due = self.due(&inodes, now);
         let is_due = |known: &&Namespace| due.contains(&known.inode);
@@ -116,9 +155,37 @@ impl Watch {
                 self.look(walker, &due, Pays::Budget).await?;
             }
         }
+        self.look_at_leaders_ports(walker, known, now).await?;
         self.note_dropped();
         self.log();
         Ok(())
+    }
+
+    /// Fills in what is watched.
+    pub(super) fn tell(&mut self, sample: &mut Sample) {
+        sample.oldest.clone_from(&self.scan.oldest);
+        sample.stuck = self.board.stuck();
+        sample.buckets = self.overflows.buckets();
+        sample.other_overflows = self.overflows.other();
+        sample.ports = Arc::clone(&self.ports);
+    }
+
+    /// CPU time of all looks so far.
+    pub(super) const fn spent(&self) -> Duration {
+        self.spent
+    }
+
+    pub(super) fn eyes(&self) -> Eyes {
+        self.eyes.clone()
+    }
+
+    fn spend(&mut self, cpu: Duration, pays: Pays) {
+        self.spent += cpu;
+        match pays {
+            Pays::Budget => self.budget.spend(cpu),
+            Pays::LeadersBudget => self.leaders_budget.spend(cpu),
+            Pays::Nobody => {}
+        }
     }
 
     fn note_dropped(&mut self) {
@@ -150,6 +217,7 @@ impl Watch {
             let is_over = is_known && finding.cookie.is_some_and(has_left);
             is_over || !known.contains(&finding.netns)
         });
+        self.board.begin_look(|netns| !known.contains(&netns));
     }
 
     /// Namespaces with a raised finding of which only a look tells that it is over.
@@ -161,17 +229,17 @@ impl Watch {
         raised.map(|finding| finding.netns).collect()
     }
 
-    /// Namespaces that may be short of ports or buckets, by sysctls yet to be read.
-    fn busy(&self, known: &BTreeSet<u32>) -> Vec<u32> {
+    /// Namespaces with sockets; what lingers there, or runs short, depends on sysctls yet to be read.
+    fn note_busy(&mut self, known: &BTreeSet<u32>) -> BTreeSet<u32> {
         let live = self.live.borrow();
-        let is_busy = |netns: &u32| live.census.total(*netns) > 0;
-        known.iter().copied().filter(is_busy).collect()
-    }
-
-    /// Namespaces with a socket in the lingering table.
-    fn lingers(&self) -> BTreeSet<u32> {
-        let live = self.live.borrow();
-        live.lingering.iter().map(|entered| entered.netns).collect()
+        let sockets = known
+            .iter()
+            .map(|netns| (live.census.total(*netns), *netns));
+        let mut busy: Vec<(u64, u32)> = sockets.filter(|(total, _)| *total > 0).collect();
+        busy.sort_unstable_by_key(|(total, netns)| (Reverse(*total), *netns));
+        let leaders = busy.iter().take(TOP);
+        self.leaders = leaders.map(|(_, netns)| *netns).collect();
+        busy.into_iter().map(|(_, netns)| netns).collect()
     }
 
     async fn refresh_limits(
@@ -195,7 +263,10 @@ impl Watch {
         }
         for (netns, limits) in walker.limits(wanted).await? {
             match limits {
-                Ok(limits) => drop(self.limits.insert(netns, (limits, now))),
+                Ok(limits) => {
+                    self.overflows.observe(netns, &limits);
+                    self.limits.insert(netns, (limits, now));
+                }
                 Err(error) => tracing::debug!(netns, "cannot read its limits: {error}"),
             }
         }
@@ -203,54 +274,27 @@ impl Watch {
     }
 
     fn note_leaks(&mut self, now: Duration) {
-        let live = self.live.borrow();
-        let mut counts: HashMap<Service, u64> = HashMap::new();
-        for entered in live.lingering.iter() {
-            if entered.state == State::CloseWait {
-                let limits = self.limits.get(&entered.netns).map(|(limits, _)| limits);
-                let ports = (entered.local_port, entered.remote_port);
-                for service in services(limits, entered.netns, ports) {
-                    *counts.entry(service).or_default() += 1;
-                }
-            }
-        }
+        let counts = std::mem::take(&mut self.scan.services).into_iter();
         // One socket is no leak, and there may be very many such services.
-        counts.retain(|_, sockets| *sockets > 1);
-        self.leaks.observe(now, counts.into_iter());
+        self.leaks
+            .observe(now, counts.filter(|(_, sockets)| *sockets > 1));
     }
 
     /// Namespaces that need a look: a socket has reached an age that a rule names, or something there
     /// was not looked at for long, or what lingers there is not all known.
     fn due(&self, known: &BTreeSet<u32>, now: Duration) -> BTreeSet<u32> {
-        let now_ns = nanoseconds(now);
         let looked = |netns| self.looked.get(&netns).copied().unwrap_or_default();
-        let mut known_levels: HashMap<(u32, State), Vec<u64>> = HashMap::new();
-        let (mut due, mut again) = (BTreeSet::new(), BTreeSet::new());
         let live = self.live.borrow();
-        for entered in live.lingering.iter() {
-            let (netns, state) = (entered.netns, entered.state);
-            let Some((limits, _)) = self.limits.get(&netns) else {
-                continue;
-            };
-            let levels = known_levels.entry((netns, state)).or_insert_with(|| {
-                let levels = levels(&self.rules, state, limits);
-                levels.into_iter().map(nanoseconds).collect()
-            });
-            let reached = levels
-                .iter()
-                .map(|level| entered.since_ns.saturating_add(*level));
-            if let Some(latest_ns) = reached.take_while(|at| *at <= now_ns).last() {
-                // What is old enough may have stopped to move since.
-                again.insert(netns);
-                if latest_ns > nanoseconds(looked(netns)) {
-                    due.insert(netns);
-                }
-            }
-        }
+        let reached = self.scan.reached_ns.iter();
+        let is_news = |(netns, at_ns): &(&u32, &u64)| **at_ns > nanoseconds(looked(**netns));
+        let mut due: BTreeSet<u32> = reached.filter(is_news).map(|(netns, _)| *netns).collect();
+        // What is old enough may have stopped to move since.
+        let mut again: BTreeSet<u32> = self.scan.reached_ns.keys().copied().collect();
+        again.extend(self.board.unannounced());
         again.extend(self.leaks.leaks().map(|leak| leak.service.netns));
         again.extend(self.watched());
         if !self.rules.counts.is_empty() || !live.is_identifying() {
-            again.extend(self.lingers());
+            again.extend(&self.scan.namespaces);
         }
         let is_incomplete =
             |netns: &u32| !live.lingering.is_complete(*netns) && live.census.lingering(*netns) > 0;
@@ -259,14 +303,17 @@ impl Watch {
         due.append(&mut again);
         if !due.is_empty() && !self.rules.counts.is_empty() {
             // An owner's sockets may be in several namespaces.
-            due.extend(self.lingers());
+            due.extend(&self.scan.namespaces);
         }
         due
     }
 
-    /// Says what is new in the log, some lines at most.
+    /// Announces what is new, and says it in the log, some lines at most.
     fn log(&mut self) {
         const LINES: usize = 20;
+        let (notices, missed) = self.board.notices_after(self.logged);
+        self.publisher.announce(notices);
+        self.publisher.note_missed(missed);
         let (notices, _) = self.board.notices_after(self.logged);
         let mut rest = 0_usize;
         for (line, notice) in notices.enumerate() {
@@ -317,6 +364,8 @@ fn services(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pays {
     Budget,
+    /// A look at the ports of those with most sockets.
+    LeadersBudget,
     /// Somebody asked.
     Nobody,
 }

@@ -34,7 +34,23 @@ pub(crate) fn process(proc_root: &Path, pid: u32) -> Option<Process> {
     })
 }
 
-fn read(directory: &OwnedFd, name: &str) -> io::Result<String> {
+/// A process with nothing but its name, unit, container and pod; none where it is gone.
+pub(crate) fn process_name(proc_root: &Path, pid: u32) -> Option<Process> {
+    let root = open_directory(rustix::fs::CWD, proc_root).ok()?;
+    let directory = open_directory(&root, Path::new(&pid.to_string())).ok()?;
+    let comm = read(&directory, "comm").ok()?;
+    let place = Place::parse(&read(&directory, "cgroup").unwrap_or_default());
+    Some(Process {
+        pid,
+        comm: comm.strip_suffix('\n').unwrap_or(&comm).to_owned(),
+        unit: place.unit,
+        container: place.container,
+        pod: place.pod,
+        ..Process::default()
+    })
+}
+
+pub(super) fn read(directory: &OwnedFd, name: &str) -> io::Result<String> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(directory, name, flags, Mode::empty())?;
     let mut bytes = Vec::new();
@@ -57,7 +73,7 @@ fn file_limit(limits: &str) -> Option<u64> {
 
 /// Since Linux 6.2 the directory's size is their number, before it was 0
 /// (`proc_fd_getattr()` in `fs/proc/fd.c`).
-fn open_files(directory: &OwnedFd) -> Option<u64> {
+pub(super) fn open_files(directory: &OwnedFd) -> Option<u64> {
     let descriptors = open_directory(directory, Path::new("fd")).ok()?;
     let size = rustix::fs::fstat(&descriptors).ok()?.st_size;
     match u64::try_from(size) {
@@ -133,6 +149,13 @@ Max open files            1024                 524288               files
             ..Process::default()
         };
         assert_eq!(found, expected);
+        let named = Process {
+            exe: None,
+            uid: None,
+            file_limit: None,
+            ..expected
+        };
+        assert_eq!(process_name(&proc.0, 12), Some(named));
     }
 
     #[test]

@@ -6,14 +6,31 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use crate::track::Sample;
+
 /// From the kernel's clock to the wall's.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Clock {
     /// `CLOCK_REALTIME` minus `CLOCK_MONOTONIC`, nanoseconds.
     pub(crate) realtime_minus_monotonic_ns: i64,
 }
 
+impl From<&Sample> for Clock {
+    /// That of the sample's stamps.
+    fn from(sample: &Sample) -> Self {
+        Self {
+            realtime_minus_monotonic_ns: sample.realtime_minus_monotonic_ns,
+        }
+    }
+}
+
 impl Clock {
+    /// Wall time of a `CLOCK_MONOTONIC` time of the sample's.
+    pub(super) fn wall_of(sample: &Sample, since_boot: Duration) -> Timestamp {
+        let ktime_ns = u64::try_from(since_boot.as_nanos()).unwrap_or(u64::MAX);
+        Self::from(sample).wall(ktime_ns)
+    }
+
     /// Wall time of a `CLOCK_MONOTONIC` stamp.
     pub(super) fn wall(self, ktime_ns: u64) -> Timestamp {
         let since_epoch = i128::from(ktime_ns) + i128::from(self.realtime_minus_monotonic_ns);

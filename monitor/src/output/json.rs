@@ -3,6 +3,8 @@
 //! Text of other processes is exact and yet harmless to a terminal: what [`is_harmful`] is written
 //! as `\uNNNN`, which every JSON reader turns back.
 
+pub(crate) mod api;
+
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -20,6 +22,9 @@ use super::{Clock, DoctorRow};
 use crate::tcp::{Counts, Handover, Owner, Process, RawState, State, Transition};
 use crate::track::stuck::{Change, Finding, Notice};
 use crate::track::{EventTotals, Holdership, Holding, NamespaceSummary, Source, Summary};
+
+/// Owners of a finding that are published: a server may have a thousand processes to a socket.
+pub(crate) const MOST_OWNERS: usize = 32;
 
 /// Writes transitions, one object a line.
 #[derive(Debug, Default)]

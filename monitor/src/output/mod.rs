@@ -11,6 +11,8 @@ pub(crate) mod explain;
 #[cfg(test)]
 mod fixture;
 pub(crate) mod json;
+pub(crate) mod metrics;
+pub(crate) mod otlp;
 mod style;
 pub(crate) mod text;
 

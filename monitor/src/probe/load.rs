@@ -102,14 +102,23 @@ pub(super) fn load(options: &Options) -> Result<Loaded, Error> {
     }
 }
 
-/// The descriptor of the program that takes every transition but the nested ones.
-pub(super) fn main_program(ebpf: &Ebpf, is_typed: bool) -> Option<OwnedFd> {
-    let fd = match ebpf.program(if is_typed { TYPED } else { CLASSIC })? {
-        Program::BtfTracePoint(program) => program.fd(),
-        Program::TracePoint(program) => program.fd(),
-        _ => return None,
+/// Descriptors of the programs that are attached: first of that which takes every transition but the
+/// nested ones.
+pub(super) fn programs(ebpf: &Ebpf, is_typed: bool) -> Vec<OwnedFd> {
+    let names: &[&str] = if is_typed {
+        &[TYPED, NESTED]
+    } else {
+        &[CLASSIC]
     };
-    fd.ok()?.as_fd().try_clone_to_owned().ok()
+    let descriptor = |name: &&str| {
+        let fd = match ebpf.program(name)? {
+            Program::BtfTracePoint(program) => program.fd(),
+            Program::TracePoint(program) => program.fd(),
+            _ => return None,
+        };
+        fd.ok()?.as_fd().try_clone_to_owned().ok()
+    };
+    names.iter().filter_map(descriptor).collect()
 }
 
 fn loaded(ebpf: Ebpf, notes: Vec<String>) -> Loaded {

@@ -14,4 +14,4 @@ pub(crate) use error::{Error, Kind};
 pub(crate) use holders::Holders;
 pub(crate) use load::{Attach, BpfLog, Options};
 pub(crate) use preflight::{Finding, Outcome, ensure_privileged, findings};
-pub(crate) use stream::Probe;
+pub(crate) use stream::{Probe, Totals};

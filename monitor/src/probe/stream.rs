@@ -2,15 +2,19 @@
 
 use std::fs;
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::time::Duration;
 
 use aya::Pod;
 use aya::maps::{MapData, PerCpuArray, RingBuf};
+use aya::sys::{Stats, enable_stats};
 use aya_log::EbpfLogger;
-use monitor_ebpf::{COUNTER_SETS, Counters};
+use monitor_ebpf::{COUNTER_SETS, Counters, STATE_SLOTS};
 
 use super::load::{self, Loaded, Options};
 use super::{Error, record};
 use crate::tcp::Transition;
+
+const STATS_ENABLED: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
 /// What the loaded program can tell about a socket.
 #[derive(Clone, Debug)]
@@ -26,13 +30,30 @@ pub(crate) struct Capabilities {
 /// The program's counters, all CPUs together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
-    /// TCP transitions that the program saw, whether or not their record reached userspace.
-    pub(crate) counted: u64,
+    /// TCP transitions `[from][to]` that the program saw, by state number, whether or not their record
+    /// reached userspace.
+    pub(crate) transitions: [[u64; STATE_SLOTS]; STATE_SLOTS],
     /// Transitions of which no record reached userspace: the ring was full, the record could not
     /// be decoded, or the kernel ran no program because one was at work on that CPU.
     pub(crate) lost: u64,
     /// Calls for sockets of other protocols.
     pub(crate) ignored: u64,
+}
+
+impl Totals {
+    /// Every transition.
+    pub(crate) fn counted(&self) -> u64 {
+        self.transitions.iter().flatten().sum()
+    }
+
+    /// These after `before`, as counters: a miss that is just being taken counts as lost in one reading
+    /// and not in the next.
+    pub(crate) fn grown_from(self, before: &Self) -> Self {
+        Self {
+            lost: self.lost.max(before.lost),
+            ..self
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -50,7 +71,10 @@ pub(crate) struct Probe {
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     received: u64,
     undecodable: u64,
-    program: Option<OwnedFd>,
+    /// The one that takes every transition but the nested ones, then the one for those.
+    programs: Vec<OwnedFd>,
+    /// While it is open the kernel measures how long programs run.
+    stats: Option<OwnedFd>,
     /// Owns the links.
     _ebpf: aya::Ebpf,
 }
@@ -93,9 +117,23 @@ impl Probe {
             },
             received: 0,
             undecodable: 0,
-            program: load::main_program(&ebpf, is_typed),
+            programs: load::programs(&ebpf, is_typed),
+            stats: None,
             _ebpf: ebpf,
         })
+    }
+
+    /// Has the kernel measure how long its programs run, until this is dropped.
+    ///
+    /// # Errors
+    /// The kernel refuses to.
+    pub(crate) fn measure_run_time(&mut self) -> Result<(), Error> {
+        let stats = enable_stats(Stats::RunTime).map_err(|source| Error::Kernel {
+            action: "measure the program's run time",
+            reason: source.to_string(),
+        })?;
+        self.stats = Some(stats);
+        Ok(())
     }
 
     pub(crate) const fn capabilities(&self) -> &Capabilities {
@@ -137,7 +175,7 @@ impl Probe {
     /// The map cannot be read.
     pub(crate) fn totals(&self) -> Result<Totals, Error> {
         // Before the counters: a miss may be one that the second program is just taking.
-        let missed = self.program.as_ref().map_or(0, recursion_misses);
+        let missed = self.programs.first().map_or(0, recursion_misses);
         let mut totals = Totals::default();
         let mut taken = 0;
         for set in 0..COUNTER_SETS {
@@ -146,7 +184,10 @@ impl Probe {
                 reason: source.to_string(),
             })?;
             for PerCpu(cpu) in cpus.iter() {
-                totals.counted += cpu.transitions.iter().flatten().sum::<u64>();
+                let cells = totals.transitions.iter_mut().flatten();
+                for (total, count) in cells.zip(cpu.transitions.iter().flatten()) {
+                    *total += count;
+                }
                 totals.lost += cpu.lost;
                 totals.ignored += cpu.ignored;
                 taken += cpu.nested;
@@ -155,18 +196,57 @@ impl Probe {
         totals.lost += self.undecodable + missed.saturating_sub(taken);
         Ok(totals)
     }
+
+    /// Time spent in the program, that for nested transitions included, and transitions that were
+    /// measured; None while the kernel is not known to measure them (`kernel.bpf_stats_enabled`).
+    pub(crate) fn run_time(&self) -> Option<(Duration, u64)> {
+        let is_measured = || fs::read(STATS_ENABLED).is_ok_and(|value| value.trim_ascii() == b"1");
+        if self.stats.is_none() && !is_measured() {
+            return None;
+        }
+        let infos: Vec<String> = self.programs.iter().filter_map(fdinfo).collect();
+        let runs = infos.first().and_then(|info| field(info, "run_cnt:"))?;
+        let times = infos
+            .iter()
+            .filter_map(|info| field(info, "run_time_ns:"))
+            .map(Duration::from_nanos);
+        Some((times.sum(), runs))
+    }
 }
 
 /// How often the kernel did not run a program because it was at work on that CPU already
 /// (`bpf_prog_show_fdinfo()`, Linux 5.12+; before, 0).
 fn recursion_misses(program: &OwnedFd) -> u64 {
-    fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd()))
-        .ok()
-        .and_then(|text| {
-            let value = text
-                .lines()
-                .find_map(|line| line.strip_prefix("recursion_misses:"))?;
-            value.trim().parse().ok()
-        })
+    fdinfo(program)
+        .and_then(|info| field(&info, "recursion_misses:"))
         .unwrap_or(0)
+}
+
+/// What the kernel tells of a program (`bpf_prog_show_fdinfo()` in `kernel/bpf/syscall.c`).
+fn fdinfo(program: &OwnedFd) -> Option<String> {
+    fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd())).ok()
+}
+
+fn field(info: &str, name: &str) -> Option<u64> {
+    let value = info.lines().find_map(|line| line.strip_prefix(name))?;
+    value.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_that_is_shown_never_falls() {
+        let reading = |lost, ignored| Totals {
+            lost,
+            ignored,
+            ..Totals::default()
+        };
+        // A miss is just being taken at the second reading.
+        let shown = reading(4, 1).grown_from(&reading(3, 1));
+        assert_eq!(shown, reading(4, 1));
+        assert_eq!(reading(3, 2).grown_from(&shown), reading(4, 2));
+        assert_eq!(reading(5, 2).grown_from(&shown), reading(5, 2));
+    }
 }

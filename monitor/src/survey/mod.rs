@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use people::{Eyes, People, Wanted, id_of, process};
+pub(crate) use people::{Eyes, People, Wanted, id_of, owner_name, process};
 
 use crate::inventory::{Query, StateSet, Survey};
 use crate::tcp::{Evidence, Limits, State};

@@ -8,6 +8,7 @@ use super::Scene;
 use crate::inventory;
 use crate::probe::{self, Holders};
 use crate::tcp::{Evidence, Holder, Process, State};
+use crate::track::OwnerName;
 use crate::track::stuck::Owner;
 
 const PROC: &str = "/proc";
@@ -35,6 +36,19 @@ impl Eyes {
                 reason: error.to_string(),
             },
         }
+    }
+
+    /// Every holder of every socket; None where only /proc could tell.
+    ///
+    /// # Errors
+    /// The kernel does not finish its walk.
+    pub(crate) fn look_at_all(&self) -> Option<Result<Vec<Holder>, probe::Error>> {
+        let Self::Kernel(kernel) = self else {
+            return None;
+        };
+        let mut holders = Vec::new();
+        let walked = kernel.read(|holder| holders.push(holder));
+        Some(walked.map(|()| holders))
     }
 
     /// Every holder of each of these sockets.
@@ -171,6 +185,11 @@ impl People {
 /// A process that holds sockets; None where it has ended.
 pub(crate) fn process(pid: u32) -> Option<Arc<Process>> {
     inventory::process(Path::new(PROC), pid).map(Arc::new)
+}
+
+/// What an operator knows a process by; None where it has ended.
+pub(crate) fn owner_name(pid: u32) -> Option<OwnerName> {
+    inventory::process_name(Path::new(PROC), pid).map(|process| OwnerName::of(&process))
 }
 
 /// What names a socket here: its cookie, or its inode where there is none.

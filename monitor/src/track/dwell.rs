@@ -30,11 +30,14 @@ impl Dwell {
     /// Takes note of a transition; how long the socket was in `from`, where that is known.
     ///
     /// A time before the last one seen gives `None`, as does a `from` that is not the state last
-    /// entered: a transition was lost in between.
+    /// entered: a transition was lost in between. A socket that is set to the state it is in, as by
+    /// `close()` after `shutdown()`, stays in it.
     pub(crate) fn after(&mut self, transition: &Transition) -> Option<Duration> {
         let cookie = transition.cookie?;
         let last = if transition.to.is(State::Close) {
             self.entered.remove(&cookie)
+        } else if transition.from == transition.to {
+            None
         } else {
             self.remember(cookie, transition)
         };
@@ -46,6 +49,13 @@ impl Dwell {
     /// Forgets every socket: after losses, those whose end was missed would stay for ever.
     pub(crate) fn forget_all(&mut self) {
         self.entered.clear();
+    }
+
+    /// Gives back the room that a storm took.
+    pub(crate) fn shrink(&mut self) {
+        if self.entered.len() < self.entered.capacity() / 8 {
+            self.entered.shrink_to_fit();
+        }
     }
 
     /// Sockets not remembered because the limit was reached; their next `after` is unknown.
@@ -110,6 +120,22 @@ mod tests {
     }
 
     #[test]
+    fn a_close_after_a_shutdown_does_not_split_the_time() {
+        let mut dwell = Dwell::default();
+        dwell.after(&step(Some(1), 10, State::Established, State::FinWait1));
+        for _ in 0..2 {
+            let same = step(Some(1), 30, State::FinWait1, State::FinWait1);
+            assert_eq!(dwell.after(&same), None);
+        }
+        let left = step(Some(1), 110, State::FinWait1, State::FinWait2);
+        assert_eq!(dwell.after(&left), Some(Duration::from_nanos(100)));
+        // Nobody saw this one enter.
+        dwell.after(&step(Some(2), 30, State::LastAck, State::LastAck));
+        let left = step(Some(2), 40, State::LastAck, State::Close);
+        assert_eq!(dwell.after(&left), None);
+    }
+
+    #[test]
     fn what_was_not_seen_is_unknown() {
         let mut dwell = Dwell::default();
         let first_sight = step(Some(1), 10, State::Established, State::CloseWait);
@@ -151,12 +177,15 @@ mod tests {
             for (cookie, at, from, to) in steps {
                 let now = step(Some(cookie), at, State::ALL[from], State::ALL[to]);
                 let last = history.iter().rev().find(|seen| seen.cookie == now.cookie);
+                let stays = now.from == now.to && !now.to.is(State::Close);
                 let expected = last
-                    .filter(|last| last.to == now.from && !now.is_birth())
+                    .filter(|last| last.to == now.from && !now.is_birth() && !stays)
                     .and_then(|last| at.checked_sub(last.ktime_ns))
                     .map(Duration::from_nanos);
                 prop_assert_eq!(dwell.after(&now), expected);
-                history.push(now);
+                if !stays {
+                    history.push(now);
+                }
             }
             prop_assert!(dwell.entered.len() <= 4);
         }

@@ -49,13 +49,18 @@ impl Lingering {
         };
         let entered = transition.to.known().filter(|state| state.is_lingering());
         if let Some(state) = entered {
+            // `close()` after `shutdown()` sets the state that the socket is in.
+            let was_there = transition.from == transition.to;
+            if was_there && self.holds(cookie, state) {
+                return;
+            }
             let entered = Entered {
                 since_ns: transition.ktime_ns,
                 netns,
                 local_port: transition.local.port(),
                 remote_port: transition.remote.port(),
                 state,
-                is_lower_bound: false,
+                is_lower_bound: was_there,
             };
             self.remember(cookie, entered);
         } else if transition.from.known().is_some_and(State::is_lingering) {
@@ -267,6 +272,19 @@ mod tests {
     }
 
     #[test]
+    fn a_close_after_a_shutdown_makes_no_socket_younger() {
+        let mut table = Lingering::default();
+        table.apply(&step(1, 10, State::FinWait1, State::FinWait2));
+        let same = |cookie| step(cookie, 20, State::FinWait2, State::FinWait2);
+        table.apply(&same(1));
+        let since = |table: &Lingering, cookie| table.known().since(&row(cookie, State::FinWait2));
+        assert_eq!(since(&table, 1), Some((10, false)));
+        // Nobody saw this one enter.
+        table.apply(&same(2));
+        assert_eq!(since(&table, 2), Some((20, true)));
+    }
+
+    #[test]
     fn an_orphan_keeps_its_age_when_the_full_socket_goes() {
         let mut table = Lingering::default();
         table.apply(&step(1, 10, State::FinWait1, State::FinWait2));
@@ -347,15 +365,18 @@ mod tests {
             let mut last = BTreeMap::new();
             for (at, (cookie, from, to)) in (1..).zip(steps) {
                 // What a socket leaves is what it entered.
-                let from = last.get(&cookie).map_or(State::ALL[from], |(_, state)| *state);
+                let from = last.get(&cookie).map_or(State::ALL[from], |(_, _, state)| *state);
                 let to = State::ALL[to];
                 table.apply(&step(cookie, at, from, to));
-                last.insert(cookie, (at, to));
+                if from != to || !last.contains_key(&cookie) {
+                    last.insert(cookie, (at, from == to, to));
+                }
             }
-            last.retain(|_, (_, state)| state.is_lingering());
+            last.retain(|_, (.., state)| state.is_lingering());
             prop_assert_eq!(table.iter().count(), last.len());
-            for (cookie, (at, state)) in last {
-                prop_assert_eq!(table.known().since(&row(cookie, state)), Some((at, false)));
+            for (cookie, (at, is_lower_bound, state)) in last {
+                let since = table.known().since(&row(cookie, state));
+                prop_assert_eq!(since, Some((at, is_lower_bound)));
             }
         }
     }

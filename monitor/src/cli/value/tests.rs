@@ -33,6 +33,28 @@ fn times_of_rules_are_bounded() {
 }
 
 #[test]
+fn a_collector_has_a_url_without_a_query() {
+    assert_eq!(
+        endpoint("https://otel.example.com/a/"),
+        Ok("https://otel.example.com/a".to_owned())
+    );
+    for (wrong, why) in [
+        ("http://a?b=c", "before `?`"),
+        ("http://a/b?c", "before `?`"),
+        ("http://a/#b", "before `?` and `#`"),
+        ("otel.example.com:4318", "not the URL"),
+        ("http://user@a", "not the URL"),
+        ("http:///a", "not the URL"),
+    ] {
+        let refusal = endpoint(wrong).expect_err(wrong);
+        assert!(
+            refusal.contains(why) && refusal.contains("http://127.0.0.1:4318"),
+            "{wrong}: {refusal}"
+        );
+    }
+}
+
+#[test]
 fn shares_are_bounded() {
     assert_eq!(percent("0.5"), Ok(0.5));
     assert_eq!(percent("100%"), Ok(100.0));

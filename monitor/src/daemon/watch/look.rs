@@ -42,29 +42,29 @@ impl Watch {
         let leaks: Vec<Leak> = leaks
             .filter(|leak| covered.contains(&leak.service.netns))
             .collect();
-        let ages = self.ages(&scene);
+        let judged = monotonic();
+        let ages = self.ages(&scene, judged);
         let (eyes, rules) = (self.eyes.clone(), Arc::clone(&self.rules));
         let mut counts = std::mem::take(&mut self.counts);
         let judge = move || {
             let meter = Meter::start();
             let look = Look::new(scene, &eyes, rules, ages);
             let stuck: Vec<(usize, Severity)> = look.stuck().collect();
-            let mut groups = look.counted(&mut counts, began);
-            groups.extend(leaked(&look, &leaks, began));
+            let mut groups = look.counted(&mut counts, judged);
+            groups.extend(leaked(&look, &leaks, judged));
             (look, stuck, groups, counts, meter.stop().cpu)
         };
         let (look, stuck, groups, counts, judging) =
             spawn_blocking(judge).await.context("cannot judge")?;
         self.counts = counts;
-        if pays == Pays::Budget {
-            self.budget.spend(cost + judging);
-        }
+        self.spend(cost + judging, pays);
         let is_covered = |finding: &Finding| {
             // What a count rule adds up is looked for in every namespace.
             let is_seen = finding.group.is_some() || covered.contains(&finding.netns);
             is_seen && finding.state != State::TimeWait
         };
-        let now_ns = nanoseconds(began);
+        let now_ns = nanoseconds(judged);
+        self.board.begin_look(|netns| covered.contains(&netns));
         self.board.update_with(now_ns, &groups, |finding| {
             is_covered(finding) && finding.is_group()
         });
@@ -128,6 +128,7 @@ impl Watch {
         if survey.is_fallback && self.failing.insert(netns) {
             tracing::warn!(netns, "{}", survey::NO_TCP_DIAG);
         }
+        self.overflows.observe(netns, &survey.limits);
         scene.add(netns, survey);
         Ok(cost)
     }
@@ -140,9 +141,9 @@ impl Watch {
     }
 
     /// The age of each of the scene's sockets; None where it has left its state meanwhile.
-    fn ages(&self, scene: &Scene) -> Vec<Option<Age>> {
+    fn ages(&self, scene: &Scene, now: Duration) -> Vec<Option<Age>> {
         let live = self.live.borrow();
-        let now_ns = nanoseconds(monotonic());
+        let now_ns = nanoseconds(now);
         let known = live.lingering.known();
         let age = |socket: &Evidence| match known.since(socket) {
             Some(since) => Some(survey::watched(since, now_ns)),

@@ -11,5 +11,5 @@ mod series;
 mod tally;
 
 pub(crate) use pressure::Pressure;
-pub(crate) use report::PortReport;
+pub(crate) use report::{PortReport, PortRow};
 pub(crate) use tally::PortTally;

@@ -15,6 +15,9 @@ use crate::track::stuck::{Finding, PortRule, Severity};
 /// Destinations watched at once, over all namespaces, 1.5 KB each.
 const MOST_WATCHED: usize = 256;
 
+/// What was not looked at for so long is no longer shown: it may be far from what holds now.
+const SHOWN_FOR: Duration = Duration::from_mins(2);
+
 /// A raised finding is cleared below this part of its threshold.
 const CLEARED_BELOW: f64 = 0.9;
 
@@ -31,6 +34,8 @@ type Way = (u32, IpAddr, SocketAddr);
 #[derive(Debug)]
 struct Watched<T> {
     latest: T,
+    /// When that was.
+    looked: Duration,
     /// Ports in use; of buckets, the overflows.
     series: Series,
     /// Ports in use that are not in `TIME_WAIT`; of buckets, nothing.
@@ -152,6 +157,10 @@ impl Watched<BucketUse> {
 }
 
 impl<T> Watched<T> {
+    fn is_shown(&self, now: Duration) -> bool {
+        self.raised.is_some() || now.saturating_sub(self.looked) < SHOWN_FOR
+    }
+
     /// Takes note of what is raised now, and since when.
     fn raise(&mut self, severity: Severity, now: Duration) -> Option<Raised> {
         let since = self.raised.map_or(now, |raised| raised.since);
@@ -190,6 +199,7 @@ impl Pressure {
             held.push(now, port.used.saturating_sub(port.time_wait).into());
             let watched = Watched {
                 latest: port,
+                looked: now,
                 series,
                 held,
                 raised,
@@ -218,6 +228,7 @@ impl Pressure {
         };
         let watched = Watched {
             latest,
+            looked: now,
             series,
             held: Series::default(),
             raised,
@@ -225,10 +236,20 @@ impl Pressure {
         self.buckets.insert(netns, watched);
     }
 
-    /// Forgets every namespace that is gone.
-    pub(crate) fn retain(&mut self, mut is_there: impl FnMut(u32) -> bool) {
-        self.ports.retain(|way, _| is_there(way.0));
-        self.buckets.retain(|netns, _| is_there(*netns));
+    /// When a namespace was last looked at.
+    pub(crate) fn looked(&self, netns: u32) -> Option<Duration> {
+        self.buckets.get(&netns).map(|watched| watched.looked)
+    }
+
+    /// Forgets every namespace that is gone, and what was not looked at for long, unless it is raised;
+    /// true where there was any.
+    pub(crate) fn retain(&mut self, now: Duration, mut is_there: impl FnMut(u32) -> bool) -> bool {
+        let before = (self.ports.len(), self.buckets.len());
+        self.ports
+            .retain(|way, watched| is_there(way.0) && watched.is_shown(now));
+        self.buckets
+            .retain(|netns, watched| is_there(*netns) && watched.is_shown(now));
+        (self.ports.len(), self.buckets.len()) != before
     }
 
     /// What is worth a finding now. Remembers it: until its use falls below 9/10 of the threshold,

@@ -2,11 +2,14 @@
 //! and once more when it is over.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Endpoint, Finding, Severity};
 use crate::tcp::State;
+use crate::track::{FindingKind, Stuck};
 
 /// Most findings on single sockets that are announced at once; the list shows all of them. A storm
 /// of a hundred thousand notices would tell nobody anything.
@@ -105,15 +108,32 @@ impl Key {
 
 #[derive(Debug, Default)]
 pub(crate) struct Board {
-    raised: BTreeMap<Key, Finding>,
-    /// Findings on single sockets at the last update that found no room.
-    unannounced: usize,
+    raised: BTreeMap<Key, Raised>,
+    /// Stuck sockets that found no room at the last look at their namespace.
+    unannounced: BTreeMap<(u32, State, Severity), u64>,
+    raised_so_far: BTreeMap<FindingKind, u64>,
+    /// What [`Self::stuck`] shares; None since the last change.
+    shared: Option<Arc<[(Finding, Duration)]>>,
     notices: VecDeque<Notice>,
     /// Notices ever given; those kept are the last of them.
     given: u64,
 }
 
+/// A finding that is not over.
+#[derive(Debug)]
+struct Raised {
+    finding: Finding,
+    /// When it was last looked at, `CLOCK_MONOTONIC`.
+    looked_ns: u64,
+}
+
 impl Board {
+    /// The next update has every stuck socket of the namespaces that this holds for.
+    pub(crate) fn begin_look(&mut self, is_looked_at: impl Fn(u32) -> bool) {
+        self.unannounced
+            .retain(|(netns, ..), _| !is_looked_at(*netns));
+    }
+
     /// Takes over what holds now. What is raised, covered by this look and not in it is over.
     ///
     /// Each comes with its severity, which must not be none, and a way to make it, which is gone only
@@ -130,15 +150,15 @@ impl Board {
         self.clear(ktime_ns, |finding| {
             is_covered(finding) && !current.contains_key(&Key::of(finding))
         });
-        let mut unannounced = 0;
         let mut room = MOST_ANNOUNCED.saturating_sub(self.announced());
         for (key, (severity, make)) in current {
             let change = match self.raised.get(&key) {
-                Some(last) if last.severity < severity => Some(Change::Worsened),
-                Some(last) if last.severity > severity => Some(Change::Eased),
+                Some(last) if last.finding.severity < severity => Some(Change::Worsened),
+                Some(last) if last.finding.severity > severity => Some(Change::Eased),
                 Some(_) => None,
                 None if key.cookie.is_some() && room == 0 => {
-                    unannounced += 1;
+                    let kind = (key.netns, key.state, severity);
+                    *self.unannounced.entry(kind).or_default() += 1;
                     continue;
                 }
                 None => {
@@ -152,9 +172,10 @@ impl Board {
             if let Some(change) = change {
                 self.give(change, ktime_ns, finding.clone());
             }
-            self.raised.insert(key, finding);
+            let looked_ns = ktime_ns;
+            self.raised.insert(key, Raised { finding, looked_ns });
+            self.shared = None;
         }
-        self.unannounced = unannounced;
     }
 
     /// Takes over findings that are made already.
@@ -176,9 +197,12 @@ impl Board {
 
     /// Clears what is over.
     pub(crate) fn clear(&mut self, ktime_ns: u64, is_over: impl Fn(&Finding) -> bool) {
-        let over = self.raised.extract_if(.., |_, finding| is_over(finding));
-        for (_, finding) in over.collect::<Vec<_>>() {
-            self.give(Change::Cleared, ktime_ns, finding);
+        let over = self
+            .raised
+            .extract_if(.., |_, raised| is_over(&raised.finding));
+        for (_, raised) in over.collect::<Vec<_>>() {
+            self.shared = None;
+            self.give(Change::Cleared, ktime_ns, raised.finding);
         }
     }
 
@@ -187,6 +211,10 @@ impl Board {
             self.notices.pop_front();
         }
         self.given += 1;
+        if event == Change::Raised {
+            let kind = FindingKind::of(&finding);
+            *self.raised_so_far.entry(kind).or_default() += 1;
+        }
         self.notices.push_back(Notice {
             event,
             ktime_ns,
@@ -203,7 +231,35 @@ impl Board {
 
     /// What is raised and not over.
     pub(crate) fn raised(&self) -> impl Iterator<Item = &Finding> {
-        self.raised.values()
+        self.raised.values().map(|raised| &raised.finding)
+    }
+
+    /// Namespaces with stuck sockets that are not announced one by one.
+    pub(crate) fn unannounced(&self) -> impl Iterator<Item = u32> {
+        self.unannounced.keys().map(|(netns, ..)| *netns)
+    }
+
+    /// All that is stuck, for those who show it. Made anew only after a change.
+    pub(crate) fn stuck(&mut self) -> Stuck {
+        let shared = self.shared.take().unwrap_or_else(|| {
+            let raised = self.raised.values().map(|raised| {
+                let looked = Duration::from_nanos(raised.looked_ns);
+                (raised.finding.clone(), looked)
+            });
+            raised.collect()
+        });
+        let mut sockets = self.unannounced.clone();
+        for (finding, _) in shared.iter().filter(|(finding, _)| !finding.is_group()) {
+            let kind = (finding.netns, finding.state, finding.severity);
+            *sockets.entry(kind).or_default() += finding.sockets;
+        }
+        self.shared = Some(Arc::clone(&shared));
+        Stuck {
+            sockets,
+            raised: shared,
+            unannounced: self.unannounced.values().sum(),
+            raised_so_far: self.raised_so_far.clone(),
+        }
     }
 
     /// Notices ever given: where to go on from.
@@ -228,7 +284,7 @@ impl Board {
             notices: notices.cloned().collect(),
             given: self.given,
             missed,
-            unannounced: self.unannounced as u64,
+            unannounced: self.unannounced.values().sum(),
             missing: Vec::new(),
         }
     }
@@ -250,94 +306,4 @@ pub(crate) struct Report<F = Vec<Finding>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn finding(cookie: u64, severity: Severity) -> Finding {
-        Finding {
-            cookie: Some(cookie),
-            ..Finding::of_group(severity, "default", State::CloseWait, 7)
-        }
-    }
-
-    fn told(board: &Board, known: u64) -> Vec<(Change, Option<u64>)> {
-        let (notices, _) = board.notices_after(known);
-        notices
-            .map(|notice| (notice.event, notice.finding.cookie))
-            .collect()
-    }
-
-    #[test]
-    fn each_change_is_told_once() {
-        let mut board = Board::default();
-        let (warning, critical) = (Severity::Warning, Severity::Critical);
-        for (now, expected) in [
-            (vec![finding(1, Severity::None)], vec![]),
-            (vec![finding(1, warning)], vec![(Change::Raised, Some(1))]),
-            (vec![finding(1, warning)], vec![]),
-            (
-                vec![finding(1, critical), finding(2, warning)],
-                vec![(Change::Worsened, Some(1)), (Change::Raised, Some(2))],
-            ),
-            (
-                vec![finding(1, warning)],
-                vec![(Change::Cleared, Some(2)), (Change::Eased, Some(1))],
-            ),
-            (vec![], vec![(Change::Cleared, Some(1))]),
-            (vec![], vec![]),
-        ] {
-            let known = board.given();
-            board.update_with(5, &now, |_| true);
-            assert_eq!(told(&board, known), expected);
-        }
-        assert_eq!(board.raised().count(), 0);
-    }
-
-    #[test]
-    fn what_a_look_does_not_cover_stays() {
-        let mut board = Board::default();
-        let group = Finding::of_group(Severity::Warning, "leak", State::CloseWait, 8);
-        board.update_with(1, &[finding(1, Severity::Warning), group], |_| true);
-        board.update_with(2, &[], |finding| finding.netns == 8);
-        assert_eq!(told(&board, 2), [(Change::Cleared, None)]);
-        board.clear(3, |finding| finding.cookie == Some(1));
-        assert_eq!(told(&board, 3), [(Change::Cleared, Some(1))]);
-    }
-
-    #[test]
-    fn a_storm_is_told_in_part_and_its_end_makes_room() {
-        let mut board = Board::default();
-        let storm: Vec<Finding> = (0..MOST_ANNOUNCED as u64 + 5)
-            .map(|cookie| finding(cookie, Severity::Warning))
-            .collect();
-        board.update_with(1, &storm, |_| true);
-        let report = board.report((), 0);
-        assert_eq!(
-            (report.notices.len(), report.unannounced),
-            (MOST_ANNOUNCED, 5)
-        );
-        board.update_with(2, &storm[3..], |_| true);
-        let report = board.report((), report.given);
-        assert_eq!((report.notices.len(), report.unannounced), (6, 2));
-        // A group is always worth a word.
-        let group = Finding::of_group(Severity::Warning, "leak", State::CloseWait, 8);
-        board.update_with(3, &[group], |_| false);
-        assert_eq!(told(&board, report.given), [(Change::Raised, None)]);
-    }
-
-    #[test]
-    fn old_notices_make_room_and_are_counted() {
-        let mut board = Board::default();
-        for round in 0..MOST_NOTICES as u64 {
-            board.update_with(round, &[finding(1, Severity::Warning)], |_| true);
-            board.clear(round, |_| true);
-        }
-        let report = board.report((), 10);
-        assert_eq!(report.notices.len(), MOST_NOTICES);
-        assert_eq!(report.given, 2 * MOST_NOTICES as u64);
-        assert_eq!(report.missed, MOST_NOTICES as u64 - 10);
-        let later = board.report((), report.given);
-        assert_eq!((later.notices.len(), later.missed), (0, 0));
-        assert_eq!(board.report((), u64::MAX).notices.len(), 0);
-    }
-}
+mod tests;

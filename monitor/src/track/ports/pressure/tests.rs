@@ -178,7 +178,7 @@ fn namespaces_are_apart_and_forgotten_when_gone() {
     pressure.observe(at(1), usage(7, vec![port(2, 10)]));
     let used: Vec<u32> = pressure.report().ports.iter().map(|row| row.used).collect();
     assert_eq!(used, [500, 10]);
-    pressure.retain(|netns| netns == 7);
+    pressure.retain(at(0), |netns| netns == 7);
     assert_eq!(pressure.report().ports.len(), 1);
 }
 
@@ -293,4 +293,26 @@ fn a_report_survives_json() {
         serde_json::Value::Null
     );
     assert_eq!(serde_json::from_value::<PortReport>(json).unwrap(), report);
+}
+
+#[test]
+fn what_is_not_looked_at_any_more_is_no_longer_shown_unless_it_is_raised() {
+    let mut pressure = Pressure::default();
+    let rule = PortRule::default();
+    let (all, none) = (Limits::default(), |_| true);
+    for (netns, used) in [(7, 950), (8, 10)] {
+        pressure.observe_buckets(at(0), &usage(netns, Vec::new()), &all);
+        pressure.observe(at(0), usage(netns, vec![port(2, used)]));
+    }
+    assert_eq!(pressure.findings(&rule, at(0)).len(), 1);
+    assert!(!pressure.retain(at(119), none));
+    assert_eq!(
+        (pressure.report().ports.len(), pressure.looked(8)),
+        (2, Some(at(0)))
+    );
+    assert!(pressure.retain(at(120), none));
+    let report = pressure.report();
+    let ports: Vec<u32> = report.ports.iter().map(|row| row.netns).collect();
+    assert_eq!((ports, report.buckets.len()), (vec![7], 0));
+    assert_eq!(pressure.looked(8), None);
 }

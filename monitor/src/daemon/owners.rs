@@ -1,0 +1,129 @@
+//! Who holds most sockets: a walk of every descriptor of the host from time to time, beside all else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::live::monotonic;
+use super::memory;
+use crate::inventory::{Meter, Namespace, StateSet, Survey, Worker, wait};
+use crate::survey::{Eyes, Wanted, id_of, owner_name};
+use crate::tcp::{Counts, Evidence, Holder};
+use crate::track::{Budget, Owners};
+
+/// Between two walks, if the budget allows.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// The same where owners come from /proc, which is far dearer.
+const LOOK_IN_PROC_EVERY: Duration = Duration::from_mins(5);
+/// With more sockets than this /proc is not asked.
+const MOST_IN_PROC: u64 = 100_000;
+
+pub(super) struct OwnerWatch {
+    eyes: Eyes,
+    /// Of its own: the counts and the verdicts come first.
+    budget: Budget,
+    spent: Duration,
+    begun: Option<Duration>,
+    at_work: Option<JoinHandle<(Option<Owners>, Duration)>>,
+    latest: Arc<Owners>,
+}
+
+impl OwnerWatch {
+    /// `walk_share` of one CPU, 0 to 1.
+    pub(super) fn new(eyes: Eyes, walk_share: f64) -> Self {
+        Self {
+            eyes,
+            budget: Budget::new(walk_share, monotonic()),
+            spent: Duration::ZERO,
+            begun: None,
+            at_work: None,
+            latest: Arc::default(),
+        }
+    }
+
+    /// Of the last walk; none at all where it failed, or was not tried for the number of sockets.
+    pub(super) fn latest(&self) -> Arc<Owners> {
+        Arc::clone(&self.latest)
+    }
+
+    /// CPU time of all walks so far.
+    pub(super) const fn spent(&self) -> Duration {
+        self.spent
+    }
+
+    /// Takes over the walk that has ended, begins the next where one is due; never waits for one. `all`
+    /// are the sockets of the host, which are in the namespaces `known`.
+    pub(super) async fn turn(&mut self, all: Counts, worker: &Worker, known: &[Namespace]) {
+        if let Some(walk) = self.at_work.take_if(|walk| walk.is_finished()) {
+            let (found, cpu) = walk.await.unwrap_or_else(|error| {
+                tracing::error!("cannot tell who holds the sockets: {error}");
+                (None, Duration::ZERO)
+            });
+            self.spent += cpu;
+            self.budget.spend(cpu);
+            // Better no figures than old ones.
+            self.latest = Arc::new(found.unwrap_or_default());
+        }
+        let now = monotonic();
+        let every = match self.eyes {
+            Eyes::Kernel(_) => LOOK_EVERY,
+            Eyes::Proc { .. } => LOOK_IN_PROC_EVERY,
+        };
+        let is_due = |begun| now.saturating_sub(begun) >= every;
+        if self.at_work.is_none() && self.begun.is_none_or(is_due) && self.budget.allows(now) {
+            self.begun = Some(now);
+            let (eyes, worker, known) = (self.eyes.clone(), worker.clone(), known.to_vec());
+            self.at_work = Some(spawn_blocking(move || {
+                let meter = Meter::start();
+                let mut elsewhere = Duration::ZERO;
+                let holders = match eyes {
+                    _ if all.total() == 0 => Some(Vec::new()),
+                    Eyes::Kernel(_) => walk(&eyes),
+                    Eyes::Proc { .. } if all.total() > MOST_IN_PROC => None,
+                    Eyes::Proc { .. } => look_in_proc(&eyes, &worker, known, &mut elsewhere),
+                };
+                let found =
+                    holders.map(|holders| Owners::add_up(monotonic(), holders, &all, owner_name));
+                memory::return_freed();
+                (found, elsewhere + meter.stop().cpu)
+            }));
+        }
+    }
+}
+
+/// None where the kernel does not finish it.
+fn walk(eyes: &Eyes) -> Option<Vec<Holder>> {
+    let failed = |error| tracing::debug!("who holds the sockets: {error}");
+    eyes.look_at_all()?.map_err(failed).ok()
+}
+
+/// Links in /proc tell nothing of a socket but its number: first every socket has to be listed. `cpu` is
+/// what that took on the inventory thread. None where it has stopped.
+fn look_in_proc(
+    eyes: &Eyes,
+    worker: &Worker,
+    known: Vec<Namespace>,
+    cpu: &mut Duration,
+) -> Option<Vec<Holder>> {
+    let mut wanted = Wanted::new();
+    for namespace in known {
+        let taken: Result<Survey<Wanted>, _> = wait(|reply| {
+            worker.survey(namespace, StateSet::ALL.plain(), Wanted::new(), want, reply);
+        })
+        .ok()?;
+        // One that cannot be entered has its sockets counted as nobody's.
+        if let Ok(survey) = taken {
+            *cpu += survey.cost.cpu;
+            wanted.extend(survey.found);
+        }
+    }
+    Some(eyes.look(&wanted))
+}
+
+fn want(wanted: &mut Wanted, socket: &Evidence) {
+    if socket.inode != 0 {
+        let place = (socket.inode, socket.netns, socket.state);
+        wanted.insert(id_of(socket), place);
+    }
+}

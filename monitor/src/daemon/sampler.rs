@@ -1,0 +1,131 @@
+//! Takes the sample that is published.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use tokio::time::Interval;
+
+use super::live::Live;
+use super::monotonic;
+use super::owners::OwnerWatch;
+use super::watch::Watch;
+use crate::inventory::own;
+use crate::publish::Publisher;
+use crate::tcp::Family;
+use crate::track::{Cost, Sample, Stuck, Summary};
+
+#[derive(Debug)]
+pub(super) struct Sampler {
+    ring_bytes: u64,
+    /// When this process started, since the epoch, by the clock of that time.
+    started: Duration,
+    latest: Option<Sample>,
+}
+
+impl Sampler {
+    pub(super) fn new(ring_bytes: u32) -> Self {
+        Self {
+            ring_bytes: ring_bytes.into(),
+            started: own().started,
+            latest: None,
+        }
+    }
+
+    /// Publishes while a round or an answer takes long: what the stream tells is new, the rest is as it
+    /// was last.
+    pub(super) async fn keep_fresh(
+        sampler: &RefCell<Self>,
+        live: &RefCell<Live>,
+        publisher: &Publisher,
+        ticks: &mut Interval,
+    ) -> Infallible {
+        loop {
+            ticks.tick().await;
+            let sample = sampler.borrow_mut().refresh(&mut live.borrow_mut());
+            if let Some(sample) = sample {
+                publisher.publish(sample);
+            }
+        }
+    }
+
+    fn refresh(&mut self, live: &mut Live) -> Option<Sample> {
+        let mut sample = self.latest.take()?;
+        live.read_totals();
+        for namespace in &mut sample.summary.namespaces {
+            namespace.ipv4 = live.census.counts(namespace.netns, Family::Ipv4);
+            namespace.ipv6 = live.census.counts(namespace.netns, Family::Ipv6);
+        }
+        sample.summary.events = live.totals();
+        sample.summary.drift = live.census.drift();
+        sample.taken = monotonic();
+        sample.realtime_minus_monotonic_ns = realtime_minus_monotonic_ns();
+        sample.is_in_doubt = live.census.is_in_doubt();
+        sample.transitions = live.transitions();
+        sample.activity = live.activity();
+        sample.cost = self.cost(live, sample.cost.walks);
+        self.latest = Some(sample.clone());
+        Some(sample)
+    }
+
+    /// The figures of this moment. `walked` is the CPU time of walks for the counts so far.
+    pub(super) fn sample(
+        &mut self,
+        live: &Live,
+        watch: &mut Watch,
+        owners: &OwnerWatch,
+        summary: Summary,
+        walked: Duration,
+    ) -> Sample {
+        let walks = [walked, watch.spent(), owners.spent()];
+        let mut sample = Sample {
+            taken: monotonic(),
+            realtime_minus_monotonic_ns: realtime_minus_monotonic_ns(),
+            summary,
+            is_in_doubt: live.census.is_in_doubt(),
+            transitions: live.transitions(),
+            activity: live.activity(),
+            oldest: BTreeMap::new(),
+            stuck: Stuck::default(),
+            buckets: BTreeMap::new(),
+            other_overflows: 0,
+            ports: Arc::default(),
+            owners: owners.latest(),
+            cost: self.cost(live, walks),
+        };
+        watch.tell(&mut sample);
+        self.latest = Some(sample.clone());
+        sample
+    }
+
+    fn cost(&self, live: &Live, walks: [Duration; 3]) -> Cost {
+        let own = own();
+        let probe = live.probe();
+        Cost {
+            cpu: own.cpu,
+            resident_bytes: own.resident_bytes,
+            open_fds: own.open_fds,
+            max_fds: own.max_fds,
+            threads: own.threads,
+            started: self.started,
+            walks,
+            program: probe.run_time(),
+            ring_bytes: self.ring_bytes,
+            attached: probe.capabilities().program,
+            untracked: live.untracked(),
+        }
+    }
+}
+
+/// At the largest or the smallest 292 years from 1970, where a clock is set so.
+fn realtime_minus_monotonic_ns() -> i64 {
+    let nanoseconds = |clock| {
+        let now = clock_gettime(clock);
+        i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec)
+    };
+    let offset = nanoseconds(ClockId::Realtime) - nanoseconds(ClockId::Monotonic);
+    i64::try_from(offset).unwrap_or(if offset < 0 { i64::MIN } else { i64::MAX })
+}

@@ -1,0 +1,189 @@
+//! Samples for the tests: of a host as bad as can be, and of one where nothing happens.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::tcp::{Counts, Family, RawState, State, Transition};
+use crate::track::stuck::{Endpoint, Finding, Severity};
+use crate::track::{
+    Activity, Buckets, Cost, EventTotals, FindingKind, NamespaceSummary, OwnerName, Owners,
+    PortReport, PortRow, Sample, Source, Stuck, Summary,
+};
+
+const HOSTILE: &str = "a\"b\\c\nd\re\u{1b}[2J\u{202e}";
+
+/// 10,000 owners and 1,000 namespaces, in every state, all with names of others' choice.
+pub(super) fn busy() -> Sample {
+    let mut counts = Counts::default();
+    for (state, sockets) in State::ALL.into_iter().zip(1..) {
+        counts.set(state, sockets);
+    }
+    let namespaces = (1..=1_000).map(|netns| {
+        let mut ipv4 = counts;
+        ipv4.add(State::Established, u64::from(netns % 100));
+        NamespaceSummary {
+            netns,
+            name: (netns % 3 > 0).then(|| format!("{HOSTILE}{netns}")),
+            ipv4,
+            ipv6: counts,
+        }
+    });
+    let summary = Summary {
+        source: Source::Daemon,
+        namespaces: namespaces.collect(),
+        events: EventTotals {
+            counted: 9,
+            received: 6,
+            lost: 3,
+            ignored: 4,
+        },
+        drift: 2,
+    };
+    Sample {
+        taken: Duration::from_secs(100),
+        realtime_minus_monotonic_ns: 1_767_323_045_000_000_000,
+        summary,
+        is_in_doubt: true,
+        transitions: [[7; 16]; 16],
+        activity: Arc::new(activity()),
+        oldest: State::LINGERING
+            .map(|state| (state, Duration::from_secs(61)))
+            .into(),
+        stuck: stuck(),
+        buckets: (1..=1_000).map(|netns| (netns, bucket(netns))).collect(),
+        other_overflows: 5,
+        ports: Arc::new(ports()),
+        owners: Arc::new(owners(counts)),
+        cost: Cost {
+            cpu: Duration::from_millis(1_500),
+            program: Some((Duration::from_millis(20), 100_000)),
+            attached: "tp_btf",
+            ..Cost::default()
+        },
+    }
+}
+
+/// Every transition after four spans of time, and one close at once.
+fn activity() -> Activity {
+    let endpoint = "127.0.0.1:1".parse().unwrap();
+    let close = Transition {
+        ktime_ns: 0,
+        netns: None,
+        cookie: None,
+        cgroup_id: None,
+        family: Family::Ipv4,
+        local: endpoint,
+        remote: endpoint,
+        from: RawState::Known(State::Established),
+        to: RawState::Known(State::Close),
+        error: None,
+        has_peer_fin: None,
+        is_orphan: None,
+        owner: None,
+    };
+    let mut activity = Activity::default();
+    activity.apply(&close, Some(Duration::ZERO));
+    for (from, to) in State::ALL
+        .into_iter()
+        .flat_map(|from| State::ALL.map(|to| (from, to)))
+    {
+        let (from, to) = (RawState::Known(from), RawState::Known(to));
+        for micros in [1, 40, 5_000, 3_000_000] {
+            let after = Duration::from_micros(micros);
+            activity.apply(&Transition { from, to, ..close }, Some(after));
+        }
+    }
+    activity
+}
+
+fn bucket(netns: u32) -> Buckets {
+    Buckets {
+        limit: 16_384,
+        overflows: (netns <= 10).then_some(netns.into()),
+    }
+}
+
+fn stuck() -> Stuck {
+    let severities = [Severity::None, Severity::Warning, Severity::Critical];
+    let sockets = (1..=1_000).flat_map(|netns| {
+        State::ALL
+            .into_iter()
+            .flat_map(move |state| severities.map(|severity| ((netns, state, severity), 1)))
+    });
+    let group = |rule: &str| Finding::of_group(Severity::Critical, rule, State::CloseWait, 1);
+    let end = Endpoint::Socket("127.0.0.1:1".parse().unwrap());
+    let socket = |cookie| Finding {
+        severity: Severity::Warning,
+        local: end,
+        remote: end,
+        cookie,
+        ..group("default")
+    };
+    let groups = ["leak", "mine", "ephemeral_ports", "time_wait_buckets"].map(group);
+    let raised = groups.into_iter().chain([Some(1), None].map(socket));
+    Stuck {
+        sockets: sockets.collect(),
+        raised: raised.map(|finding| (finding, Duration::ZERO)).collect(),
+        unannounced: 7,
+        raised_so_far: FindingKind::ALL.map(|kind| (kind, 3)).into(),
+    }
+}
+
+fn ports() -> PortReport {
+    let row = |netns: u32| PortRow {
+        netns: netns % 1_000 + 1,
+        local: "127.0.0.1".parse().unwrap(),
+        remote: "127.0.0.1:80".parse().unwrap(),
+        capacity: 28_232,
+        used: netns,
+        time_wait: 1,
+        reusable: 0,
+        used_ratio: f64::from(netns) / 28_232.0,
+        rate_per_second: None,
+        exhausted_in_seconds: (netns.is_multiple_of(2)).then_some(9.5),
+    };
+    PortReport {
+        ports: (0..5_000).map(row).collect(),
+        buckets: Vec::new(),
+    }
+}
+
+fn owners(counts: Counts) -> Owners {
+    let leaders = (0..10_000).map(|at| {
+        let name = match at % 3 {
+            0 => OwnerName::Unit(format!("{HOSTILE}-{at}.service")),
+            1 => OwnerName::Container(format!("{at:012x}").repeat(5)),
+            _ => OwnerName::Process(HOSTILE.repeat(at % 50)),
+        };
+        (name, counts)
+    });
+    Owners {
+        taken: Some(Duration::ZERO),
+        leaders: leaders.collect(),
+        other: counts,
+        nobody: counts,
+    }
+}
+
+/// Nothing at all.
+pub(super) fn idle() -> Sample {
+    Sample {
+        summary: Summary {
+            source: Source::Daemon,
+            namespaces: Vec::new(),
+            events: EventTotals::default(),
+            drift: 0,
+        },
+        transitions: [[0; 16]; 16],
+        activity: Arc::default(),
+        oldest: BTreeMap::new(),
+        stuck: Stuck::default(),
+        buckets: BTreeMap::new(),
+        other_overflows: 0,
+        ports: Arc::default(),
+        owners: Arc::default(),
+        cost: Cost::default(),
+        ..busy()
+    }
+}

@@ -1,0 +1,316 @@
+//! Who is let in: requests that are short enough, from a page of ours or with the token.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use axum::http::header::{AUTHORIZATION, HOST};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, Request, StatusCode, Version};
+use hyper::body::Body;
+
+use super::files::{self, Watched};
+use super::{Error, PAGE};
+
+/// Bytes of path and query.
+const LONGEST_TARGET: usize = 1_024;
+/// Bytes: what is shorter can be guessed.
+const SHORTEST_TOKEN: usize = 16;
+
+/// Why a request is not answered.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    pub(super) why: &'static str,
+}
+
+/// Lets requests in, or not.
+#[derive(Debug)]
+pub(super) struct Admission {
+    token: Option<Mutex<Watched<Token>>>,
+}
+
+impl Admission {
+    /// # Errors
+    /// There is no good token in the file.
+    pub(super) fn new(token_file: Option<&Path>, now: Instant) -> Result<Self, Error> {
+        let token = match token_file {
+            Some(path) => Some(Watched::open(vec![path.to_owned()], Token::read, now)?),
+            None => None,
+        };
+        Ok(Self {
+            token: token.map(Mutex::new),
+        })
+    }
+
+    pub(super) const fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// `is_loopback` tells whether only this host can reach the address that was asked.
+    pub(super) fn check<B: Body>(
+        &self,
+        request: &Request<B>,
+        is_loopback: bool,
+    ) -> Result<(), Refusal> {
+        let target = request.uri().path_and_query();
+        if target.is_some_and(|target| target.as_str().len() > LONGEST_TARGET) {
+            let why = "the address is longer than 1,024 bytes; no page here has such a one";
+            return refuse(StatusCode::URI_TOO_LONG, why);
+        }
+        if !request.body().is_end_stream() {
+            let why = "a body is sent, and nothing here takes one; send GET or HEAD without";
+            return refuse(StatusCode::PAYLOAD_TOO_LARGE, why);
+        }
+        match &self.token {
+            Some(token) => {
+                let mut token = token.lock().unwrap_or_else(PoisonError::into_inner);
+                let is_open = PAGE.contains(&request.uri().path());
+                if is_open || token.current(Instant::now()).is_shown(request.headers()) {
+                    return Ok(());
+                }
+                let why = "the bearer token is missing or wrong; send the one of the daemon's \
+                           bearer_token_file as \"Authorization: Bearer TOKEN\"";
+                refuse(StatusCode::UNAUTHORIZED, why)
+            }
+            None if is_loopback => ensure_local_name(request),
+            None => Ok(()),
+        }
+    }
+}
+
+const fn refuse(status: StatusCode, why: &'static str) -> Result<(), Refusal> {
+    Err(Refusal { status, why })
+}
+
+/// A foreign page can have its own name point to this host (DNS rebinding) and then read what is
+/// here as its own: its requests carry that name, and no page can be served under an address of ours.
+fn ensure_local_name<B>(request: &Request<B>) -> Result<(), Refusal> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let (host, second) = (hosts.next(), hosts.next());
+    let text = host.map(|host| host.to_str().unwrap_or_default());
+    let named = request.uri().authority().map(Authority::as_str);
+    if second.is_some() || (text.is_none() && request.version() > Version::HTTP_10) {
+        let why = "there must be one Host header; send one";
+        return refuse(StatusCode::BAD_REQUEST, why);
+    }
+    if text.into_iter().chain(named).all(is_local_name) {
+        return Ok(());
+    }
+    let why = "the Host header is neither an IP address nor localhost, as in an attack by DNS \
+               rebinding; ask by IP address, or give the daemon a bearer_token_file";
+    refuse(StatusCode::FORBIDDEN, why)
+}
+
+/// Whether a host, with a port or without, is an IP address or `localhost`.
+fn is_local_name(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else {
+        return false;
+    };
+    let name = authority.host();
+    let is_plain = !host.contains('@');
+    let literal = name
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'));
+    let is_address = match literal {
+        Some(literal) => literal.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => name.parse::<std::net::Ipv4Addr>().is_ok(),
+    };
+    is_plain && (is_address || name.eq_ignore_ascii_case("localhost"))
+}
+
+/// What clients must show.
+pub(super) struct Token(Vec<u8>);
+
+impl Token {
+    fn read(paths: &[PathBuf]) -> Result<Self, Error> {
+        let path = paths.first().map_or(Path::new(""), PathBuf::as_path);
+        let bytes = files::read(path, "the bearer token", true)?;
+        Self::new(&bytes).map_err(|what| Error::Token {
+            path: path.to_owned(),
+            what,
+        })
+    }
+
+    fn new(text: &[u8]) -> Result<Self, &'static str> {
+        let token = text.strip_suffix(b"\n").unwrap_or(text);
+        let token = token.strip_suffix(b"\r").unwrap_or(token);
+        if token.is_empty() {
+            Err("it is empty")
+        } else if !token.iter().all(u8::is_ascii_graphic) {
+            Err("it has spaces, more than one line or characters that are not ASCII")
+        } else if token.len() < SHORTEST_TOKEN {
+            Err("it has fewer than 16 characters, and can be guessed")
+        } else {
+            Ok(Self(token.to_owned()))
+        }
+    }
+
+    fn is_shown(&self, headers: &HeaderMap) -> bool {
+        let mut shown = headers.get_all(AUTHORIZATION).iter();
+        let (Some(shown), None) = (shown.next(), shown.next()) else {
+            return false;
+        };
+        let (scheme, token) = shown.as_bytes().split_at(shown.len().min(b"Bearer ".len()));
+        scheme.eq_ignore_ascii_case(b"Bearer ") && self.is(token.trim_ascii())
+    }
+
+    /// In the same time for every wrong one of the right length.
+    fn is(&self, token: &[u8]) -> bool {
+        let differing = self.0.iter().zip(token);
+        let difference = differing.fold(0, |all, (one, other)| all | (one ^ other));
+        self.0.len() == token.len() && std::hint::black_box(difference) == 0
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Uri;
+    use axum::http::header::HeaderValue;
+    use http_body_util::{Empty, Full};
+    use hyper::body::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn only_addresses_and_localhost_are_local_names() {
+        for host in [
+            "localhost",
+            "LOCALHOST:9817",
+            "127.0.0.1",
+            "127.0.0.1:9817",
+            "10.1.2.3:80",
+            "[::1]",
+            "[::1]:9817",
+        ] {
+            assert!(is_local_name(host), "{host}");
+        }
+        for host in [
+            "",
+            "evil.example",
+            "evil.example:9817",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "localhost@evil.example",
+            "127.0.0.1@localhost",
+            "::1",
+            "[::1",
+            "localhost/..",
+            "127.1",
+            "0x7f.1",
+        ] {
+            assert!(!is_local_name(host), "{host}");
+        }
+    }
+
+    fn request(target: &str, headers: &[(&'static str, &str)]) -> Request<Empty<Bytes>> {
+        let mut request = Request::new(Empty::new());
+        *request.uri_mut() = target.parse::<Uri>().unwrap();
+        for (name, value) in headers {
+            let value = HeaderValue::from_str(value).unwrap();
+            request.headers_mut().append(*name, value);
+        }
+        request
+    }
+
+    fn status(admission: &Admission, request: &Request<impl Body>) -> u16 {
+        let checked = admission.check(request, true);
+        checked.map_or_else(|refusal| refusal.status.as_u16(), |()| 200)
+    }
+
+    #[test]
+    fn without_a_token_the_host_must_be_local() {
+        let admission = Admission { token: None };
+        let asked = |target, headers: &[(&'static str, &str)]| {
+            status(&admission, &request(target, headers))
+        };
+        assert_eq!(asked("/metrics", &[("host", "127.0.0.1:9817")]), 200);
+        assert_eq!(asked("/", &[("host", "evil.example")]), 403);
+        assert_eq!(asked("/metrics", &[]), 400);
+        let twice = [("host", "localhost"), ("host", "evil.example")];
+        assert_eq!(asked("/metrics", &twice), 400);
+        // What is asked for by its whole address counts, too.
+        let local = [("host", "localhost")];
+        assert_eq!(asked("http://evil.example/metrics", &local), 403);
+        let mut old = request("/metrics", &[]);
+        *old.version_mut() = Version::HTTP_10;
+        assert_eq!(status(&admission, &old), 200);
+        let foreign = request("/metrics", &[("host", "node7.example")]);
+        assert_eq!(admission.check(&foreign, false), Ok(()));
+    }
+
+    #[test]
+    fn with_a_token_only_the_page_and_health_are_open() {
+        let name = format!("tcplinger-token-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, "0123456789abcdef\n").unwrap();
+        let admission = Admission::new(Some(&path), Instant::now()).unwrap();
+        let asked = |target, shown: &[&str]| {
+            let headers: Vec<_> = shown
+                .iter()
+                .map(|shown| ("authorization", *shown))
+                .collect();
+            status(&admission, &request(target, &headers))
+        };
+        for open in PAGE {
+            assert_eq!(asked(open, &[]), 200, "{open}");
+        }
+        assert_eq!(asked("/metrics", &["Bearer 0123456789abcdef"]), 200);
+        assert_eq!(asked("/metrics", &["bearer  0123456789abcdef"]), 200);
+        for wrong in [
+            "Bearer 0123456789abcdeX",
+            "Bearer X123456789abcdef",
+            "Bearer 0123456789abcde",
+            "Bearer 0123456789abcdefg",
+            "Bearer ",
+            "Bearer",
+            "",
+            "Basic 0123456789abcdef",
+            "0123456789abcdef",
+        ] {
+            assert_eq!(asked("/metrics", &[wrong]), 401, "{wrong}");
+        }
+        assert_eq!(asked("/metrics", &[]), 401);
+        assert_eq!(asked("/nothing", &[]), 401);
+        let right = "Bearer 0123456789abcdef";
+        assert_eq!(asked("/metrics", &[right, right]), 401);
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn bodies_and_long_addresses_are_refused() {
+        let admission = Admission { token: None };
+        let long = format!("/{}", "x".repeat(LONGEST_TARGET));
+        assert_eq!(status(&admission, &request(&long, &[])), 414);
+        let posted = request("/", &[("host", "localhost")]);
+        let posted = posted.map(|_| Full::new(Bytes::from_static(b"x")));
+        assert_eq!(status(&admission, &posted), 413);
+    }
+
+    #[test]
+    fn tokens_that_can_be_guessed_are_refused() {
+        for bad in [
+            "",
+            "\n",
+            "short",
+            "fifteen-letters",
+            "two words of a phrase",
+            "ünïcödé-ünïcödé",
+        ] {
+            assert!(Token::new(bad.as_bytes()).is_err(), "{bad}");
+        }
+        for good in [
+            "0123456789abcdef",
+            "0123456789abcdef\n",
+            "0123456789abcdef\r\n",
+        ] {
+            assert_eq!(Token::new(good.as_bytes()).unwrap().0, b"0123456789abcdef");
+        }
+    }
+}

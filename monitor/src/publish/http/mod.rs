@@ -1,0 +1,201 @@
+//! The HTTP server (`monitor/docs/http.md`): metrics, page, API and health, on a thread of its own.
+//! A client can be slow, hostile or many; what that costs is bounded here.
+
+mod accept;
+mod admission;
+mod error;
+mod events;
+mod files;
+mod health;
+mod history;
+mod listen;
+mod pace;
+mod routes;
+mod site;
+mod tls;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::process::setpriority_process;
+use rustix::time::{ClockId, clock_gettime};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+
+use super::Http;
+use super::shared::Shared;
+use accept::{CONNECTIONS, Gate};
+use admission::Admission;
+pub(crate) use error::Error;
+use site::Site;
+use tls::Tls;
+
+/// What may be asked for without a token: these show no figures.
+const PAGE: [&str; 5] = ["/", "/page.css", "/page.js", "/healthz", "/readyz"];
+/// The draining of the stream goes first, however many clients there are: what waits here waits for
+/// some milliseconds, what is not drained is lost.
+const NICE: i32 = 5;
+/// For all connections to end with the daemon.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// The server at work; it ends when this is dropped, within a second.
+#[derive(Debug)]
+pub(super) struct Server {
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Listens; None where there is nothing to listen at.
+    ///
+    /// # Errors
+    /// An address that was asked for cannot be had, or a file is no good.
+    pub(super) fn start(settings: &Http, shared: &Arc<Shared>) -> Result<Option<Self>, Error> {
+        if settings.listen.is_empty() {
+            return Ok(None);
+        }
+        let now = Instant::now();
+        let admission = Admission::new(settings.bearer_token_file.as_deref(), now)?;
+        let tls = match &settings.tls {
+            Some((certificate, key)) => Some(Tls::new(certificate, key, now)?),
+            None => None,
+        };
+        let listeners = open(settings)?;
+        if listeners.is_empty() {
+            return Ok(None);
+        }
+        for (_, address) in &listeners {
+            announce(*address, admission.has_token(), tls.is_some());
+        }
+        Self::serve(listeners, admission, tls, shared).map(Some)
+    }
+
+    fn serve(
+        listeners: Vec<(TcpListener, SocketAddr)>,
+        admission: Admission,
+        tls: Option<Tls>,
+        shared: &Arc<Shared>,
+    ) -> Result<Self, Error> {
+        let (stop, stopped) = watch::channel(false);
+        let site = Arc::new(Site::new(Arc::clone(shared), stopped.clone()));
+        let gate = Gate {
+            router: routes::router(Arc::clone(&site)),
+            admission,
+            tls,
+            shared: Arc::clone(shared),
+            places: Arc::new(Semaphore::new(CONNECTIONS)),
+            stop: stopped,
+        };
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(Error::Thread)?;
+        let thread = thread::Builder::new()
+            .name("http".to_owned())
+            .spawn(move || run(&runtime, site, gate, listeners))
+            .map_err(Error::Thread)?;
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        if let Some(thread) = self.thread.take() {
+            // It has panicked otherwise, and said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The listeners, and where they are. Where nobody asked for them they may be missing.
+fn open(settings: &Http) -> Result<Vec<(TcpListener, SocketAddr)>, Error> {
+    let mut listeners = Vec::new();
+    for address in &settings.listen {
+        match listen::open(*address) {
+            Ok(listener) => {
+                let bound = listener.local_addr();
+                listeners.push((listener, bound.unwrap_or(*address)));
+            }
+            Err(error) if settings.is_default => {
+                tracing::warn!("{error}; going on without metrics and page over HTTP");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(listeners)
+}
+
+fn announce(address: SocketAddr, has_token: bool, has_tls: bool) {
+    let scheme = if has_tls { "https" } else { "http" };
+    tracing::info!(%address, "listening on {scheme}://{address}/");
+    let missing = match (has_token, has_tls) {
+        _ if address.ip().is_loopback() => return,
+        (true, true) => return,
+        (false, true) => "without a token: set [http] bearer_token_file",
+        (true, false) => {
+            "with a token that travels in clear: set [http] tls_certificate and tls_key"
+        }
+        (false, false) => {
+            "without a token and in clear: set [http] bearer_token_file, tls_certificate and \
+             tls_key"
+        }
+    };
+    tracing::warn!(%address, "other hosts can read what is served here, {missing}");
+}
+
+fn run(runtime: &Runtime, site: Arc<Site>, gate: Gate, listeners: Vec<(TcpListener, SocketAddr)>) {
+    // Of this thread alone, on Linux. Nothing is lost where it is refused.
+    let _ = setpriority_process(None, NICE);
+    let places = Arc::clone(&gate.places);
+    let mut stop = gate.stop.clone();
+    let gate = Arc::new(gate);
+    runtime.block_on(async {
+        let mut accepting = Vec::new();
+        for (listener, address) in listeners {
+            let gate = Arc::clone(&gate);
+            let is_loopback = address.ip().is_loopback();
+            match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => {
+                    let accepting_here = gate.keep_accepting(listener, is_loopback);
+                    accepting.push(tokio::spawn(accepting_here));
+                }
+                Err(error) => log_lost(address, &error),
+            }
+        }
+        let history = tokio::spawn(async move { site.keep_history().await });
+        stopped(&mut stop).await;
+        history.abort();
+        for accepting in accepting {
+            accepting.abort();
+        }
+        let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
+        let _ = timeout(GRACE, places.acquire_many(all)).await;
+    });
+}
+
+fn log_lost(address: SocketAddr, error: &io::Error) {
+    tracing::error!(%address, "cannot serve here: {error}");
+}
+
+/// Ready when the daemon ends.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // Fails where the other end is gone, which says the same.
+    let _ = stop.wait_for(|is_over| *is_over).await;
+}
+
+/// `CLOCK_MONOTONIC`, as the samples have it.
+fn monotonic() -> Duration {
+    let now = clock_gettime(ClockId::Monotonic);
+    Duration::try_from(now).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,184 @@
+//! What is where.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{
+    ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
+    RETRY_AFTER, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{MethodRouter, get};
+
+use super::admission::Refusal;
+use super::site::{Asked, Site};
+use super::{events, health, monotonic};
+use crate::output::json::api;
+use crate::output::metrics::Form;
+
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
+/// The page loads its own two files and asks this daemon; nothing else, and nothing inline.
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
+                      img-src 'self' data:; base-uri 'none'; form-action 'none'; \
+                      frame-ancestors 'none'";
+
+pub(super) fn router(site: Arc<Site>) -> Router {
+    let page = |content_type, text: &'static [u8]| {
+        get(async move || respond(StatusCode::OK, content_type, "no-cache", text))
+    };
+    let json = |asked: Asked| -> MethodRouter<Arc<Site>> {
+        get(async move |State(site): State<Arc<Site>>| figures(&site, asked, JSON))
+    };
+    Router::new()
+        .route(
+            "/",
+            page(
+                "text/html; charset=utf-8",
+                include_bytes!("../page/index.html"),
+            ),
+        )
+        .route(
+            "/page.css",
+            page(
+                "text/css; charset=utf-8",
+                include_bytes!("../page/page.css"),
+            ),
+        )
+        .route(
+            "/page.js",
+            page(
+                "text/javascript; charset=utf-8",
+                include_bytes!("../page/page.js"),
+            ),
+        )
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/api/v1/status", json(Asked::Status))
+        .route("/api/v1/stuck", json(Asked::Stuck))
+        .route("/api/v1/ports", json(Asked::Ports))
+        .route("/api/v1/owners", json(Asked::Owners))
+        .route("/api/v1/history", json(Asked::History))
+        .route("/api/v1/events", get(stream))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .with_state(site)
+}
+
+/// What every answer tells a browser.
+pub(super) fn protect(headers: &mut HeaderMap) {
+    let own = HeaderValue::from_static;
+    headers.insert(CONTENT_SECURITY_POLICY, own(POLICY));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, own("nosniff"));
+    headers.insert(REFERRER_POLICY, own("no-referrer"));
+}
+
+/// An answer in place of one from the routes. The connection ends with it.
+pub(super) fn refused(refusal: &Refusal) -> Response {
+    let mut response = error(refusal.status, refusal.why);
+    let headers = response.headers_mut();
+    // What else the client sends is not looked at.
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    if refusal.status == StatusCode::UNAUTHORIZED {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+async fn metrics(State(site): State<Arc<Site>>, headers: HeaderMap) -> Response {
+    let accepted = headers.get_all(ACCEPT).iter();
+    let accepted: Vec<&str> = accepted.filter_map(|value| value.to_str().ok()).collect();
+    let form = Form::accepted(&accepted.join(","));
+    let mut response = figures(&site, Asked::Metrics(form), form.content_type());
+    let headers = response.headers_mut();
+    headers.insert(VARY, HeaderValue::from_static("accept"));
+    response
+}
+
+async fn healthz(State(site): State<Arc<Site>>) -> Response {
+    let sample = site.shared.latest().map(|sample| sample.taken);
+    match health::check(site.shared.drained(), sample, monotonic()) {
+        Ok(()) => ok(),
+        Err(why) => error(StatusCode::SERVICE_UNAVAILABLE, &why),
+    }
+}
+
+async fn readyz(State(site): State<Arc<Site>>) -> Response {
+    match site.shared.latest() {
+        Some(_) => ok(),
+        None => not_ready(),
+    }
+}
+
+async fn stream(State(site): State<Arc<Site>>) -> Response {
+    if site.shared.latest().is_none() {
+        return not_ready();
+    }
+    match events::stream(site) {
+        Some(events) => {
+            let body = Body::new(events);
+            let mut response = respond(StatusCode::OK, "text/event-stream", "no-store", body);
+            response.extensions_mut().insert(events::Endless);
+            response
+        }
+        None => later("all 32 event streams are taken; ask again, or ask for /api/v1/status"),
+    }
+}
+
+async fn no_such_path() -> Response {
+    let why = "there is nothing here; ask for /, /metrics, /healthz, /readyz or one of /api/v1: \
+               status, stuck, ports, owners, history, events";
+    error(StatusCode::NOT_FOUND, why)
+}
+
+async fn no_such_method() -> Response {
+    let why = "nothing can be changed here; ask with GET or HEAD";
+    error(StatusCode::METHOD_NOT_ALLOWED, why)
+}
+
+fn figures(site: &Site, asked: Asked, content_type: &'static str) -> Response {
+    match site.answer(asked) {
+        Ok(Some(bytes)) => respond(StatusCode::OK, content_type, "no-store", bytes),
+        Ok(None) => not_ready(),
+        Err(reason) => {
+            let why = format!("the answer cannot be written: {reason}; tell the maintainers");
+            error(StatusCode::INTERNAL_SERVER_ERROR, &why)
+        }
+    }
+}
+
+fn ok() -> Response {
+    respond(StatusCode::OK, TEXT, "no-store", "ok\n")
+}
+
+fn not_ready() -> Response {
+    later("the first snapshot is not taken yet; ask again in a second")
+}
+
+fn later(why: &str) -> Response {
+    let mut response = error(StatusCode::SERVICE_UNAVAILABLE, why);
+    let headers = response.headers_mut();
+    headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+fn error(status: StatusCode, why: &str) -> Response {
+    let mut body = Vec::new();
+    // Into memory, where nothing fails; without its text the status would have to do.
+    let _ = api::write_error(&mut body, why);
+    respond(status, JSON, "no-store", body)
+}
+
+fn respond(
+    status: StatusCode,
+    content_type: &'static str,
+    cache: &'static str,
+    body: impl Into<Body>,
+) -> Response {
+    let headers = [(CONTENT_TYPE, content_type), (CACHE_CONTROL, cache)];
+    (status, headers, body.into()).into_response()
+}

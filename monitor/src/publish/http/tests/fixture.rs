@@ -1,0 +1,209 @@
+//! A server of its own, a client for it, and something to publish.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::super::admission::Admission;
+use super::super::{Server, listen, monotonic};
+use crate::publish::shared::Shared;
+use crate::tcp::{Counts, State};
+use crate::track::stuck::{Change, Finding, Notice, Severity};
+use crate::track::{
+    Cost, EventTotals, NamespaceSummary, Outlets, OwnerName, Owners, Sample, Source, Stuck, Summary,
+};
+
+/// A server on a port of its own.
+pub(super) struct Running {
+    server: Server,
+    pub(super) shared: Arc<Shared>,
+    address: SocketAddr,
+}
+
+pub(super) struct Answer {
+    pub(super) status: u16,
+    /// In lower case.
+    pub(super) head: String,
+    pub(super) body: String,
+}
+
+impl Running {
+    pub(super) fn new() -> Self {
+        let shared = Arc::new(Shared::new());
+        let listener = listen::open("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let admission = Admission::new(None, Instant::now()).unwrap();
+        let server = Server::serve(vec![(listener, address)], admission, None, &shared);
+        Self {
+            server: server.unwrap(),
+            shared,
+            address,
+        }
+    }
+
+    pub(super) fn with_sample() -> Self {
+        let running = Self::new();
+        running.shared.publish(sample());
+        running
+    }
+
+    pub(super) fn connect(&self) -> TcpStream {
+        let client = TcpStream::connect(self.address).unwrap();
+        // Shorter than the silence of an event stream.
+        let patience = Some(Duration::from_secs(12));
+        client.set_read_timeout(patience).unwrap();
+        client
+    }
+
+    /// Sends a request as it is; its answer, up to the end of the connection.
+    pub(super) fn ask(&self, request: &str) -> Answer {
+        let mut client = self.connect();
+        client.write_all(request.as_bytes()).unwrap();
+        let mut text = String::new();
+        client.read_to_string(&mut text).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").expect("a whole answer");
+        Answer {
+            status: head.get(9..12).unwrap().parse().unwrap(),
+            head: head.to_lowercase(),
+            body: body.to_owned(),
+        }
+    }
+
+    pub(super) fn get(&self, path: &str) -> Answer {
+        self.ask(&local("GET", path, ""))
+    }
+
+    pub(super) fn outlets(&self) -> Outlets {
+        self.shared.tallies.outlets()
+    }
+
+    pub(super) fn wait_until(&self, is_so: impl Fn(&Outlets) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(15);
+        while !is_so(&self.outlets()) {
+            assert!(Instant::now() < deadline, "{:?}", self.outlets());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Ends the server.
+    pub(super) fn end(self) -> Arc<Shared> {
+        drop(self.server);
+        self.shared
+    }
+}
+
+impl Answer {
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+
+    /// The first of this name; empty without one.
+    pub(super) fn header(&self, name: &str) -> &str {
+        let mut lines = self.head.lines();
+        let found = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        found.unwrap_or_default()
+    }
+}
+
+/// A request of a client on this host, for one answer.
+pub(super) fn local(method: &str, path: &str, headers: &str) -> String {
+    format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n")
+}
+
+fn counts(of: &[(State, u64)]) -> Counts {
+    let mut counts = Counts::default();
+    for (state, sockets) in of {
+        counts.set(*state, *sockets);
+    }
+    counts
+}
+
+/// A leak of a process with a hostile name.
+pub(super) fn finding(severity: &str, age_seconds: f64) -> Finding {
+    let form = json!({
+        "severity": severity, "rule": "default", "state": "close_wait", "age_seconds": age_seconds,
+        "age_is_lower_bound": false, "local": "127.0.0.1:80", "remote": "127.0.0.1:4711",
+        "netns": 7, "cookie": 42, "sockets": 1, "recv_queue_bytes": 1, "send_queue_bytes": 0,
+        "retransmits": 0, "timer": null, "timer_expires_seconds": null,
+        "last_data_sent_seconds": null, "last_data_received_seconds": null,
+        "rate_per_second": null, "exhausted_in_seconds": null,
+        "owners": [{"pid": 9, "comm": HOSTILE, "fd": 3, "uid": 0, "open_files": 1, "file_limit": 2}],
+        "is_orphaned": false, "reason": "it waits", "advice": "close it"
+    });
+    serde_json::from_value(form).unwrap()
+}
+
+/// A name that ends a script, a line, an event, and colours a terminal.
+pub(super) const HOSTILE: &str = "</script>\n\ndata: \u{1b}[31m\u{2028}\u{202e}";
+
+pub(super) fn notice(event: Change) -> Notice {
+    Notice {
+        event,
+        ktime_ns: 1_000_000_000,
+        finding: finding("warning", 61.0),
+    }
+}
+
+pub(super) fn sample() -> Sample {
+    let taken = monotonic();
+    let looked_at = taken.checked_sub(Duration::from_secs(2)).unwrap();
+    let stuck = [
+        (State::CloseWait, Severity::Warning, 3),
+        (State::FinWait1, Severity::Critical, 1),
+    ];
+    let stuck = stuck.map(|(state, severity, sockets)| ((7, state, severity), sockets));
+    Sample {
+        taken,
+        realtime_minus_monotonic_ns: 1_767_323_045_000_000_000,
+        summary: Summary {
+            source: Source::Daemon,
+            namespaces: vec![NamespaceSummary {
+                netns: 7,
+                name: Some("host".to_owned()),
+                ipv4: counts(&[(State::Established, 2), (State::CloseWait, 3)]),
+                ipv6: counts(&[(State::FinWait1, 1)]),
+            }],
+            events: EventTotals::default(),
+            drift: 0,
+        },
+        is_in_doubt: false,
+        transitions: [[0; 16]; 16],
+        activity: Arc::default(),
+        oldest: BTreeMap::from([(State::CloseWait, Duration::from_millis(61_500))]),
+        stuck: Stuck {
+            sockets: BTreeMap::from(stuck),
+            raised: vec![
+                (finding("warning", 61.0), looked_at),
+                (finding("critical", 5.0), taken),
+                (finding("warning", 100.0), taken),
+            ]
+            .into(),
+            unannounced: 12,
+            ..Stuck::default()
+        },
+        buckets: BTreeMap::new(),
+        other_overflows: 0,
+        ports: Arc::default(),
+        owners: Arc::new(Owners {
+            taken: Some(taken),
+            leaders: vec![
+                (
+                    OwnerName::Unit("nginx.service".to_owned()),
+                    counts(&[(State::Established, 5)]),
+                ),
+                (
+                    OwnerName::Process(HOSTILE.to_owned()),
+                    counts(&[(State::CloseWait, 4)]),
+                ),
+            ],
+            other: counts(&[(State::Listen, 2)]),
+            nobody: counts(&[(State::TimeWait, 9)]),
+        }),
+        cost: Cost::default(),
+    }
+}

@@ -1,0 +1,190 @@
+//! What the daemon hands to its outlets, and what they count.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{broadcast, watch};
+
+use crate::output::Clock;
+use crate::output::json::MOST_OWNERS;
+use crate::track::stuck::Notice;
+use crate::track::{Outlets, Sample, Sink};
+
+/// Notices that an outlet may be behind; 1 or 2 KB each with [`MOST_OWNERS`].
+const NOTICES: usize = 4_096;
+
+/// The latest figures, the stream of findings, and the outlets' own counters.
+#[derive(Debug)]
+pub(super) struct Shared {
+    sample: watch::Sender<Option<Arc<Sample>>>,
+    notices: broadcast::Sender<Arc<Notice>>,
+    /// `CLOCK_MONOTONIC`, nanoseconds; 0 before the first time.
+    drained_ns: AtomicU64,
+    pub(super) tallies: Tallies,
+}
+
+/// [`Outlets`], counted by several threads.
+#[derive(Debug, Default)]
+pub(super) struct Tallies {
+    http_requests: [AtomicU64; 3],
+    pub(super) http_connections: AtomicU64,
+    http_dropped: [AtomicU64; 3],
+    exported: [AtomicU64; 4],
+    export_dropped: [AtomicU64; 4],
+    exposition_ns: AtomicU64,
+    exposition_bytes: AtomicU64,
+}
+
+/// Why a connection was ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dropped {
+    Slow,
+    /// No HTTP.
+    Protocol,
+    Tls,
+}
+
+impl Shared {
+    pub(super) fn new() -> Self {
+        Self {
+            sample: watch::Sender::new(None),
+            notices: broadcast::Sender::new(NOTICES),
+            drained_ns: AtomicU64::new(0),
+            tallies: Tallies::default(),
+        }
+    }
+
+    pub(super) fn publish(&self, sample: Sample) {
+        self.sample.send_replace(Some(Arc::new(sample)));
+    }
+
+    pub(super) fn announce<'a>(&self, notices: impl Iterator<Item = &'a Notice>) {
+        if self.notices.receiver_count() > 0 {
+            for notice in notices {
+                let mut notice = notice.clone();
+                let owners = &mut notice.finding.owners;
+                owners.truncate(MOST_OWNERS);
+                owners.shrink_to_fit();
+                // Fails only where the last receiver has gone meanwhile.
+                let _ = self.notices.send(Arc::new(notice));
+            }
+        }
+    }
+
+    /// Counts notices that nobody gets: neither `sinks`, each of which listens once, nor the clients
+    /// that stream events.
+    pub(super) fn note_missed(&self, sinks: &[Sink], missed: u64) {
+        for sink in sinks {
+            self.tallies.note_dropped(*sink, missed);
+        }
+        let clients = self.notices.receiver_count().saturating_sub(sinks.len());
+        let of_clients = missed.saturating_mul(clients as u64);
+        self.tallies.note_dropped(Sink::Events, of_clients);
+    }
+
+    pub(super) fn note_drained(&self, now: Duration) {
+        let now_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        self.drained_ns.store(now_ns, Ordering::Relaxed);
+    }
+
+    /// When the ring was last drained, on `CLOCK_MONOTONIC`; None before the first time.
+    pub(super) fn drained(&self) -> Option<Duration> {
+        let drained_ns = self.drained_ns.load(Ordering::Relaxed);
+        (drained_ns > 0).then(|| Duration::from_nanos(drained_ns))
+    }
+
+    /// The latest figures; None before the first snapshot.
+    pub(super) fn latest(&self) -> Option<Arc<Sample>> {
+        self.sample.borrow().clone()
+    }
+
+    /// From the clock of the notices to the wall's, as the latest sample has it: none is announced
+    /// before the first.
+    pub(super) fn clock(&self) -> Clock {
+        let sample = self.latest();
+        sample.as_deref().map(Clock::from).unwrap_or_default()
+    }
+
+    /// Wakes with each new sample.
+    pub(super) fn samples(&self) -> watch::Receiver<Option<Arc<Sample>>> {
+        self.sample.subscribe()
+    }
+
+    /// The findings from now on. Who is too slow learns how many it missed.
+    pub(super) fn notices(&self) -> broadcast::Receiver<Arc<Notice>> {
+        self.notices.subscribe()
+    }
+}
+
+impl Tallies {
+    /// An answer with this status code was given.
+    pub(super) fn note_http_answer(&self, status: u16) {
+        let class = match status {
+            0..400 => 0,
+            400..500 => 1,
+            _ => 2,
+        };
+        add(&self.http_requests, class, 1);
+    }
+
+    pub(super) fn note_http_dropped(&self, reason: Dropped) {
+        add(&self.http_dropped, reason as usize, 1);
+    }
+
+    pub(super) fn note_exported(&self, sink: Sink, count: u64) {
+        add(&self.exported, sink as usize, count);
+    }
+
+    pub(super) fn note_dropped(&self, sink: Sink, count: u64) {
+        add(&self.export_dropped, sink as usize, count);
+    }
+
+    pub(super) fn note_exposition(&self, took: Duration, bytes: usize) {
+        let took_ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.exposition_ns.store(took_ns, Ordering::Relaxed);
+        self.exposition_bytes.store(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn outlets(&self) -> Outlets {
+        Outlets {
+            http_requests: read(&self.http_requests),
+            http_connections: self.http_connections.load(Ordering::Relaxed),
+            http_dropped: read(&self.http_dropped),
+            exported: read(&self.exported),
+            export_dropped: read(&self.export_dropped),
+            exposition_time: Duration::from_nanos(self.exposition_ns.load(Ordering::Relaxed)),
+            exposition_bytes: self.exposition_bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+fn add(counters: &[AtomicU64], at: usize, count: u64) {
+    if let Some(counter) = counters.get(at) {
+        counter.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
+fn read<const N: usize>(counters: &[AtomicU64; N]) -> [u64; N] {
+    std::array::from_fn(|at| {
+        let counter = counters.get(at);
+        counter.map_or(0, |counter| counter.load(Ordering::Relaxed))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_gets_is_counted_for_each_that_listens() {
+        let shared = Shared::new();
+        let sinks = [Sink::Findings];
+        let dropped = |shared: &Shared| shared.tallies.outlets().export_dropped;
+        shared.note_missed(&[], 5);
+        assert_eq!(dropped(&shared), [0; 4]);
+        let (_file, _client, _other) = (shared.notices(), shared.notices(), shared.notices());
+        shared.note_missed(&sinks, 3);
+        assert_eq!(dropped(&shared), [0, 0, 3, 6]);
+    }
+}

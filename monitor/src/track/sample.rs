@@ -1,0 +1,197 @@
+//! Everything that is published, as it was at one moment: what metrics, page and pushes show, so
+//! that they cannot disagree.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::stuck::{Endpoint, Finding, Severity};
+use super::{Activity, PortReport, Summary};
+use crate::tcp::{Counts, State};
+
+/// Leaders told by name; the rest is added up. The bound on what a host costs a metrics engine.
+pub(crate) const TOP: usize = 10;
+
+/// The published figures of one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Sample {
+    /// `CLOCK_MONOTONIC`.
+    pub(crate) taken: Duration,
+    /// `CLOCK_REALTIME` minus `CLOCK_MONOTONIC`, nanoseconds.
+    pub(crate) realtime_minus_monotonic_ns: i64,
+    pub(crate) summary: Summary,
+    /// Some namespace's counts are known to be wrong, or not known.
+    pub(crate) is_in_doubt: bool,
+    /// Transitions `[from][to]` by state number, from the kernel's own counters.
+    pub(crate) transitions: [[u64; 16]; 16],
+    pub(crate) activity: Arc<Activity>,
+    /// Age of the oldest socket in each lingering state, at least.
+    pub(crate) oldest: BTreeMap<State, Duration>,
+    pub(crate) stuck: Stuck,
+    /// Of each namespace with a `TIME_WAIT` limit that was read, by inode number.
+    pub(crate) buckets: BTreeMap<u32, Buckets>,
+    /// Closes that skipped `TIME_WAIT` in namespaces that are not told apart.
+    pub(crate) other_overflows: u64,
+    pub(crate) ports: Arc<PortReport>,
+    pub(crate) owners: Arc<Owners>,
+    pub(crate) cost: Cost,
+}
+
+/// What is raised, and how much more is stuck.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Stuck {
+    /// Sockets by namespace, state and severity, those that are not announced one by one included.
+    pub(crate) sockets: BTreeMap<(u32, State, Severity), u64>,
+    /// Raised findings, and when each was last looked at (`CLOCK_MONOTONIC`).
+    pub(crate) raised: Arc<[(Finding, Duration)]>,
+    /// Stuck sockets that are not among them.
+    pub(crate) unannounced: u64,
+    /// Findings raised so far, by kind.
+    pub(crate) raised_so_far: BTreeMap<FindingKind, u64>,
+}
+
+/// What a finding is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum FindingKind {
+    Socket,
+    Leak,
+    Count,
+    EphemeralPorts,
+    TimeWaitBuckets,
+}
+
+/// `TIME_WAIT` buckets of a namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Buckets {
+    /// `tcp_max_tw_buckets`.
+    pub(crate) limit: u64,
+    /// Closes that skipped `TIME_WAIT` since this namespace is told apart; None where it is not.
+    pub(crate) overflows: Option<u64>,
+}
+
+/// Who holds most sockets, at one moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Owners {
+    /// `CLOCK_MONOTONIC`; None before the first look, and where the last one failed.
+    pub(crate) taken: Option<Duration>,
+    /// [`TOP`] at most, those with most first.
+    pub(crate) leaders: Vec<(OwnerName, Counts)>,
+    /// All other owners together.
+    pub(crate) other: Counts,
+    /// What no process holds.
+    pub(crate) nobody: Counts,
+}
+
+/// An owner as it is told: another's choice of text, to be escaped.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum OwnerName {
+    /// systemd unit.
+    Unit(String),
+    /// Container id, in full.
+    Container(String),
+    /// Command name.
+    Process(String),
+}
+
+/// What the daemon and its program cost so far.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cost {
+    /// User and system.
+    pub(crate) cpu: Duration,
+    pub(crate) resident_bytes: u64,
+    pub(crate) open_fds: u64,
+    /// None without a limit.
+    pub(crate) max_fds: Option<u64>,
+    pub(crate) threads: u64,
+    /// When the process started, since the epoch.
+    pub(crate) started: Duration,
+    /// CPU time of walks for the counts, for verdicts and ports, and for owners.
+    pub(crate) walks: [Duration; 3],
+    /// Time in the program, and its runs; None while the kernel does not measure it.
+    pub(crate) program: Option<(Duration, u64)>,
+    pub(crate) ring_bytes: u64,
+    /// How the program is attached.
+    pub(crate) attached: &'static str,
+    /// Sockets without room in the table of what lingers, and in that of durations.
+    pub(crate) untracked: [u64; 2],
+}
+
+/// What the outlets themselves have done so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Outlets {
+    /// Requests answered with 2xx, 4xx and 5xx.
+    pub(crate) http_requests: [u64; 3],
+    /// Open now.
+    pub(crate) http_connections: u64,
+    /// Ended by the daemon: too slow, no HTTP, no TLS.
+    pub(crate) http_dropped: [u64; 3],
+    /// By [`Sink`].
+    pub(crate) exported: [u64; 4],
+    /// By [`Sink`].
+    pub(crate) export_dropped: [u64; 4],
+    /// Of the last exposition.
+    pub(crate) exposition_time: Duration,
+    pub(crate) exposition_bytes: u64,
+}
+
+/// Where something is pushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sink {
+    OtlpMetrics,
+    OtlpLogs,
+    /// Findings as JSON lines.
+    Findings,
+    /// Server-sent events.
+    Events,
+}
+
+impl Sink {
+    pub(crate) const ALL: [Self; 4] = [
+        Self::OtlpMetrics,
+        Self::OtlpLogs,
+        Self::Findings,
+        Self::Events,
+    ];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::OtlpMetrics => "otlp_metrics",
+            Self::OtlpLogs => "otlp_logs",
+            Self::Findings => "findings",
+            Self::Events => "events",
+        }
+    }
+}
+
+impl FindingKind {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Socket,
+        Self::Leak,
+        Self::Count,
+        Self::EphemeralPorts,
+        Self::TimeWaitBuckets,
+    ];
+
+    /// A count's finding is about any number of sockets, and so has no two ends.
+    pub(crate) fn of(finding: &Finding) -> Self {
+        match (finding.rule.as_str(), finding.local, finding.remote) {
+            ("leak", ..) => Self::Leak,
+            ("ephemeral_ports", ..) => Self::EphemeralPorts,
+            ("time_wait_buckets", ..) => Self::TimeWaitBuckets,
+            (_, Endpoint::Socket(_), Endpoint::Socket(_)) if finding.group.is_none() => {
+                Self::Socket
+            }
+            _ => Self::Count,
+        }
+    }
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Socket => "socket",
+            Self::Leak => "leak",
+            Self::Count => "count",
+            Self::EphemeralPorts => "ephemeral_ports",
+            Self::TimeWaitBuckets => "time_wait_buckets",
+        }
+    }
+}
