@@ -42,6 +42,8 @@ enum Verb {
     Hold(bench::HoldArgs),
     #[command(hide = true)]
     Owners(bench::OwnersArgs),
+    #[command(hide = true)]
+    Scrape(bench::ScrapeArgs),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Verb::Load(args) => bench::run_load(&args),
         Verb::Hold(args) => bench::hold(&args),
         Verb::Owners(args) => bench::run_owners(&args),
+        Verb::Scrape(args) => bench::run_scrape(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

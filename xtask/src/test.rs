@@ -16,12 +16,18 @@ pub(crate) struct Args {
 }
 
 /// What the tests call, and the Debian package that has it.
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 15] = [
     ("bpftool", "bpftool"),
     ("capsh", "libcap2-bin"),
+    ("chromedriver", "chromium-driver"),
+    ("chromium", "chromium"),
+    ("curl", "curl"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("nginx", "nginx-light"),
+    ("openssl", "openssl"),
+    ("prometheus-alertmanager", "prometheus-alertmanager"),
+    ("promtool", "prometheus"),
     ("python3", "python3"),
     ("redis-server", "redis-server"),
     ("ss", "iproute2"),

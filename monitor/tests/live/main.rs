@@ -1,7 +1,8 @@
 //! tcplinger on the live kernel, held to what `ss` says.
 //!
 //! Every test has network namespaces of its own, so the tests neither see each other nor the host;
-//! only the kernel's tracepoint is shared. They need root, `ip`, `ss`, `nft`, `python3` and util-linux.
+//! only the kernel's tracepoint is shared. They need root and the programs that `cargo xtask test`
+//! installs: `ip`, `ss`, `nft`, `python3`, `openssl`, Prometheus, Chromium and others.
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -18,6 +19,7 @@ mod crowds;
 mod degraded;
 mod explain;
 mod harness;
+mod http;
 mod leaks;
 mod lifecycle;
 mod loss;
@@ -26,9 +28,13 @@ mod namespaces;
 mod neighbours;
 mod notices;
 mod oddities;
+mod page;
 mod pressure;
+mod prometheus;
+mod push;
 mod rules;
 mod servers;
+mod storm;
 mod stream;
 mod stuck;
 mod unanswered;

@@ -23,9 +23,9 @@ pub(crate) enum Close {
 #[derive(clap::Args)]
 pub(crate) struct LoadArgs {
     #[arg(long)]
-    connections: u32,
+    pub(super) connections: u32,
     #[arg(long)]
-    close: Close,
+    pub(super) close: Close,
 }
 
 /// Prints the rate in connections a second. Expects a network namespace of its own.

@@ -3,8 +3,10 @@
 //! The load is connections over the loopback of a network namespace of its own. The meter is the
 //! kernel's own: `kernel.bpf_stats_enabled`, read through bpftool.
 
+mod fleet;
 mod load;
 mod owners;
+mod scrape;
 mod watcher;
 
 use anyhow::{Context as _, Result, ensure};
@@ -16,6 +18,10 @@ use watcher::Watcher;
 
 pub(crate) use load::run as run_load;
 pub(crate) use owners::{HoldArgs, OwnersArgs, hold, measure as run_owners};
+pub(crate) use scrape::{ScrapeArgs, measure as run_scrape};
+
+/// Scrapes of each exporter, if the time suffices.
+const SCRAPES: u32 = 300;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -31,6 +37,11 @@ pub(crate) struct Args {
     /// In place of that: what naming the owners of 57,000 sockets takes, next to `ss -tanp`
     #[arg(long)]
     owners: bool,
+    /// In place of that: what a scrape takes under full churn, next to `node_exporter`
+    #[arg(long)]
+    scrape: bool,
+    #[command(flatten)]
+    fleet: fleet::FleetArgs,
 }
 
 /// One watcher's figures, a value a round.
@@ -45,10 +56,16 @@ struct Figures {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.fleet.fleet {
+        return fleet::run(&args.fleet);
+    }
     ensure!(is_root(), "the bench needs root: it loads eBPF programs");
     setup::ensure()?;
     if args.owners {
         return owners::run(args.rounds);
+    }
+    if args.scrape {
+        return scrape::run(SCRAPES);
     }
     build::release()?;
     let watchers = Watcher::available(workspace::binary()?);

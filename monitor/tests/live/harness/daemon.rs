@@ -97,11 +97,14 @@ impl Daemon {
             .copied()
             .chain([PROGRAM, "run"])
             .collect::<Vec<_>>();
+        // Many daemons at a time would fight for the default address.
+        let off = (!arguments.contains("--listen")).then_some("--listen=off");
         let child = Command::new(words[0])
             .args(&words[1..])
             .arg(format!("--interval={}ms", INTERVAL.as_millis()))
             .arg("--control")
             .arg(control)
+            .args(off)
             .args(arguments.split_whitespace())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -156,6 +159,17 @@ impl Daemon {
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// The URL of its HTTP server, without a slash at the end.
+    pub(crate) fn http_address(&self) -> String {
+        let told = eventually(PATIENCE, || {
+            let log = self.log();
+            let (_, rest) = log.split_once("listening on ")?;
+            let (url, _) = rest.split_once("/ ")?;
+            Some(url.to_owned())
+        });
+        told.expect("the daemon logs where it listens")
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

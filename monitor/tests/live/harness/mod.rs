@@ -1,9 +1,12 @@
 //! What the live tests stand on: namespaces, sockets, `ss` as the oracle, and the program itself.
 
+mod browser;
+pub(crate) mod collector;
 mod daemon;
 mod events;
 mod every_state;
 mod findings;
+pub(crate) mod http;
 mod netns;
 mod oracle;
 mod program;
@@ -14,6 +17,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub(crate) use browser::Browser;
 pub(crate) use daemon::{Daemon, INTERVAL, Scratch, tcplinger};
 pub(crate) use events::EventStream;
 pub(crate) use every_state::EveryState;
