@@ -319,6 +319,8 @@ impl Reconciler {
                         sockets = corrected,
                         "a snapshot corrected the counts"
                     );
+                    let lingering = live.census.lingering(netns);
+                    live.lingering.suspect(netns, lingering);
                 }
             }
             Err(Error::Stopped) => return Err(Error::Stopped.into()),

@@ -137,6 +137,15 @@ impl Lingering {
         self.complete.clear();
     }
 
+    /// The counts of a namespace were wrong, so its sockets here may be: until its next survey, or,
+    /// where nothing lingers there now, at once.
+    pub(crate) fn suspect(&mut self, netns: u32, lingering: u64) {
+        if lingering == 0 {
+            self.forget(&[netns]);
+        }
+        self.complete.remove(&netns);
+    }
+
     /// A survey starts. Every transition up to now has been applied.
     pub(crate) fn begin(&mut self) {
         self.left = Some(HashSet::new());
@@ -248,6 +257,19 @@ mod tests {
             is_lower_bound: true,
         };
         (cookie, entered)
+    }
+
+    #[test]
+    fn where_nothing_lingers_nothing_is_kept() {
+        let mut table = Lingering::default();
+        table.begin();
+        table.finish(NETNS, 0, std::iter::empty());
+        table.apply(&step(1, 10, State::Established, State::FinWait1));
+        table.suspect(NETNS, 1);
+        assert_eq!(table.iter().count(), 1);
+        assert!(!table.is_complete(NETNS));
+        table.suspect(NETNS, 0);
+        assert_eq!(table.iter().count(), 0);
     }
 
     #[test]
