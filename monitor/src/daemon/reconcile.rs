@@ -102,12 +102,14 @@ impl Reconciler {
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (live, sampler) = (Rc::clone(&self.live), Rc::clone(&self.sampler));
         let publisher = Rc::clone(&self.publisher);
+        let mut told = Instant::now();
         loop {
             let mut askers = Vec::new();
             tokio::select! {
                 _ = ticks.tick() => {}
                 _ = seconds.tick() => {
                     self.publish().await;
+                    told = Instant::now();
                     continue;
                 }
                 Some(asker) = requests.recv() => askers.push(asker),
@@ -115,14 +117,14 @@ impl Reconciler {
             while let Ok(asker) = requests.try_recv() {
                 askers.push(asker);
             }
-            let began = Instant::now();
             tokio::select! {
                 ended = self.turn(askers) => ended?,
                 never = Sampler::keep_fresh(&sampler, &live, &publisher, &mut seconds) => match never {},
             }
-            if began.elapsed() >= SAMPLE_EVERY {
-                // The next round may be due already, and what the rounds find must be told.
+            if told.elapsed() >= SAMPLE_EVERY {
+                // Its second has passed during the turn, which kept only the stream's figures fresh.
                 self.publish().await;
+                told = Instant::now();
             }
         }
     }

@@ -88,7 +88,7 @@ impl Sampler {
             is_in_doubt: live.census.is_in_doubt(),
             transitions: live.transitions(),
             activity: live.activity(),
-            oldest: BTreeMap::new(),
+            oldest_since: BTreeMap::new(),
             stuck: Stuck::default(),
             buckets: BTreeMap::new(),
             other_overflows: 0,

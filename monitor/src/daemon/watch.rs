@@ -163,7 +163,7 @@ impl Watch {
 
     /// Fills in what is watched.
     pub(super) fn tell(&mut self, sample: &mut Sample) {
-        sample.oldest.clone_from(&self.scan.oldest);
+        sample.oldest_since.clone_from(&self.scan.oldest_since);
         sample.stuck = self.board.stuck();
         sample.buckets = self.overflows.buckets();
         sample.other_overflows = self.overflows.other();

@@ -25,8 +25,8 @@ pub(crate) struct Sample {
     /// Transitions `[from][to]` by state number, from the kernel's own counters.
     pub(crate) transitions: [[u64; 16]; 16],
     pub(crate) activity: Arc<Activity>,
-    /// Age of the oldest socket in each lingering state, at least.
-    pub(crate) oldest: BTreeMap<State, Duration>,
+    /// When the oldest socket in each lingering state entered it, at the latest (`CLOCK_MONOTONIC`).
+    pub(crate) oldest_since: BTreeMap<State, Duration>,
     pub(crate) stuck: Stuck,
     /// Of each namespace with a `TIME_WAIT` limit that was read, by inode number.
     pub(crate) buckets: BTreeMap<u32, Buckets>,
@@ -35,6 +35,14 @@ pub(crate) struct Sample {
     pub(crate) ports: Arc<PortReport>,
     pub(crate) owners: Arc<Owners>,
     pub(crate) cost: Cost,
+}
+
+impl Sample {
+    /// Age of the oldest socket in a lingering state, at least; None without one.
+    pub(crate) fn oldest(&self, state: State) -> Option<Duration> {
+        let since = self.oldest_since.get(&state)?;
+        Some(self.taken.saturating_sub(*since))
+    }
 }
 
 /// What is raised, and how much more is stuck.

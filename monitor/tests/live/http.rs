@@ -42,6 +42,27 @@ fn status_says_what_the_verb_says() {
     assert_eq!(row(&served, &netns).unwrap()["sockets"]["established"], 6);
 }
 
+/// The figures of a second ago, every second: not those of the last look at what lingers.
+#[test]
+fn what_is_served_is_never_old() {
+    let (netns, daemon) = (Netns::new(), Daemon::with(LISTEN));
+    let listener = listen_in(&netns, "127.0.0.1:0");
+    let Pair { client, server } = Pair::new(&netns, &listener);
+    drop(client);
+    let closed = Instant::now();
+    for _ in 0..8 {
+        thread::sleep(Duration::from_secs(1));
+        let least = closed.elapsed().as_secs_f64() - 3.0;
+        let oldest = &get(&daemon, "/api/v1/status").json()["oldest_seconds"]["close_wait"];
+        // Other tests' sockets may be older.
+        assert!(
+            oldest.as_f64().unwrap_or(0.0) >= least,
+            "{oldest} of {least}"
+        );
+    }
+    drop(server);
+}
+
 #[test]
 fn every_path_answers_and_every_error_is_told() {
     let daemon = Daemon::with(LISTEN);

@@ -14,8 +14,8 @@ use crate::track::{Lingering, Service};
 pub(super) struct Scan {
     /// With a socket in it.
     pub(super) namespaces: BTreeSet<u32>,
-    /// Age of the oldest socket in each state.
-    pub(super) oldest: BTreeMap<State, Duration>,
+    /// When the oldest socket in each state entered it, `CLOCK_MONOTONIC`.
+    pub(super) oldest_since: BTreeMap<State, Duration>,
     /// When a socket of a namespace last reached an age that a rule names, `CLOCK_MONOTONIC`,
     /// nanoseconds.
     pub(super) reached_ns: BTreeMap<u32, u64>,
@@ -68,9 +68,9 @@ impl Scan {
         }
         for ((netns, state), class) in classes {
             scan.namespaces.insert(netns);
-            let age = Duration::from_nanos(now_ns.saturating_sub(class.oldest_ns));
-            let oldest = scan.oldest.entry(state).or_default();
-            *oldest = age.max(*oldest);
+            let since = Duration::from_nanos(class.oldest_ns);
+            let oldest = scan.oldest_since.entry(state).or_insert(since);
+            *oldest = since.min(*oldest);
             if let Some(latest_ns) = class.reached_ns {
                 let reached_ns = scan.reached_ns.entry(netns).or_default();
                 *reached_ns = latest_ns.max(*reached_ns);

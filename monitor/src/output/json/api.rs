@@ -58,8 +58,8 @@ pub(crate) fn write_status(out: &mut impl Write, sample: &Sample, host: &str) ->
         of_severity.map(|(_, sockets)| sockets).sum()
     };
     let oldest = |state: State| {
-        let age = sample.oldest.get(&state);
-        (state.name(), age.map(Duration::as_secs_f64))
+        let age = sample.oldest(state);
+        (state.name(), age.map(|age| age.as_secs_f64()))
     };
     write_line(
         out,

@@ -47,8 +47,8 @@ pub(super) fn busy() -> Sample {
         is_in_doubt: true,
         transitions: [[7; 16]; 16],
         activity: Arc::new(activity()),
-        oldest: State::LINGERING
-            .map(|state| (state, Duration::from_secs(61)))
+        oldest_since: State::LINGERING
+            .map(|state| (state, Duration::from_secs(39)))
             .into(),
         stuck: stuck(),
         buckets: (1..=1_000).map(|netns| (netns, bucket(netns))).collect(),
@@ -177,7 +177,7 @@ pub(super) fn idle() -> Sample {
         },
         transitions: [[0; 16]; 16],
         activity: Arc::default(),
-        oldest: BTreeMap::new(),
+        oldest_since: BTreeMap::new(),
         stuck: Stuck::default(),
         buckets: BTreeMap::new(),
         other_overflows: 0,

@@ -149,7 +149,7 @@ pub(super) fn lingering(of: &Exposed<'_>, points: &mut Points) {
 
 pub(super) fn oldest(of: &Exposed<'_>, points: &mut Points) {
     for state in State::LINGERING {
-        let age = of.sample.oldest.get(&state).copied().unwrap_or_default();
+        let age = of.sample.oldest(state).unwrap_or_default();
         put(points, [state.name()], age);
     }
 }

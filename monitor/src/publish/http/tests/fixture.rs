@@ -152,6 +152,7 @@ pub(super) fn notice(event: Change) -> Notice {
 pub(super) fn sample() -> Sample {
     let taken = monotonic();
     let looked_at = taken.checked_sub(Duration::from_secs(2)).unwrap();
+    let closed_at = taken.checked_sub(Duration::from_millis(61_500)).unwrap();
     let stuck = [
         (State::CloseWait, Severity::Warning, 3),
         (State::FinWait1, Severity::Critical, 1),
@@ -174,7 +175,7 @@ pub(super) fn sample() -> Sample {
         is_in_doubt: false,
         transitions: [[0; 16]; 16],
         activity: Arc::default(),
-        oldest: BTreeMap::from([(State::CloseWait, Duration::from_millis(61_500))]),
+        oldest_since: BTreeMap::from([(State::CloseWait, closed_at)]),
         stuck: Stuck {
             sockets: BTreeMap::from(stuck),
             raised: vec![
