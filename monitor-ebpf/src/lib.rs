@@ -24,6 +24,14 @@ pub const PEER_FIN: u16 = 1 << 1;
 pub const ORPHAN: u16 = 1 << 3;
 /// [`Record::flags`]: `cookie`, `netns` and `error` were read from the socket itself.
 pub const FROM_SOCKET: u16 = 1 << 2;
+/// [`Record::flags`]: the program for what interrupts the first one wrote it.
+pub const NESTED: u16 = 1 << 4;
+/// [`Record::flags`]: of a minisocket, which left `FIN_WAIT2` for `TIME_WAIT` or for good.
+pub const MINISOCKET: u16 = 1 << 5;
+/// [`Record::flags`]: of a half-open request, whose SYN-ACK was retransmitted.
+pub const REQUEST: u16 = 1 << 6;
+/// [`Record::flags`]: bound to a device (`skc_bound_dev_if`), so that addresses alone do not find it.
+pub const BOUND_TO_DEVICE: u16 = 1 << 7;
 
 /// One TCP state transition, as the program writes it into the ring buffer: all of it where the
 /// socket is IPv4 and its owner unknown, which most transitions are, else the start of a
@@ -55,7 +63,8 @@ pub struct Record {
     pub from: u8,
     /// State entered, as the kernel numbers it.
     pub to: u8,
-    /// [`OWNER`], [`PEER_FIN`], [`ORPHAN`], [`FROM_SOCKET`].
+    /// [`OWNER`], [`PEER_FIN`], [`ORPHAN`], [`FROM_SOCKET`], [`NESTED`], [`MINISOCKET`], [`REQUEST`],
+    /// [`BOUND_TO_DEVICE`].
     pub flags: u16,
 }
 

@@ -17,7 +17,6 @@ pub(super) fn handover() -> Transition {
         netns: Some(4_026_531_840),
         cookie: Some(8_193),
         cgroup_id: Some(42),
-        family: Family::Ipv4,
         local: "192.0.2.1:443".parse().unwrap(),
         remote: "198.51.100.77:51234".parse().unwrap(),
         from: RawState::Known(State::FinWait2),
@@ -29,6 +28,7 @@ pub(super) fn handover() -> Transition {
             pid: 4_242,
             comm: *b"a\x1b[2J\xe2\x80\xaeb\"\0\0\0\0\0\0",
         }),
+        ..Transition::example()
     }
 }
 

@@ -3,9 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ptr;
 
-use monitor_ebpf::{COMM_WORDS, FROM_SOCKET, LongRecord, ORPHAN, OWNER, PEER_FIN, Record};
+use monitor_ebpf::{
+    BOUND_TO_DEVICE, COMM_WORDS, FROM_SOCKET, LongRecord, MINISOCKET, NESTED, ORPHAN, OWNER,
+    PEER_FIN, REQUEST, Record,
+};
 
-use crate::tcp::{Family, Owner, RawState, Transition};
+use crate::tcp::{Family, Owner, RawState, Subject, Transition};
 
 /// Decodes a record; None where its length or its family is not one this build knows.
 pub(super) fn decode(bytes: &[u8]) -> Option<Transition> {
@@ -48,6 +51,15 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Transition> {
             pid: long.pid,
             comm: bytes_of(long.comm),
         }),
+        subject: if has(MINISOCKET) {
+            Subject::Minisocket
+        } else if has(REQUEST) {
+            Subject::Request
+        } else {
+            Subject::Socket
+        },
+        is_bound_to_device: has(BOUND_TO_DEVICE),
+        is_nested: has(NESTED),
     })
 }
 

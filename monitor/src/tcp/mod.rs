@@ -14,4 +14,4 @@ pub(crate) use evidence::{Evidence, TcpInfo, Timer};
 pub(crate) use limits::{Limits, TwReuse};
 pub(crate) use process::{Holder, Process};
 pub(crate) use state::{Family, RawState, State};
-pub(crate) use transition::{Handover, Owner, Transition};
+pub(crate) use transition::{Handover, Owner, Subject, Transition};

@@ -41,6 +41,17 @@ impl Handover {
     }
 }
 
+/// Which of the kernel's structures a transition is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Subject {
+    /// A full socket, as the tracepoint announces it.
+    Socket,
+    /// A minisocket that left `FIN_WAIT2`; told only where the kernel lets a program see it.
+    Minisocket,
+    /// A half-open request whose SYN-ACK was retransmitted: both states are `NEW_SYN_RECV`.
+    Request,
+}
+
 /// A state transition as the kernel announced it, before it took effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Transition {
@@ -64,6 +75,37 @@ pub(crate) struct Transition {
     /// Whether no process held it any more, likewise.
     pub(crate) is_orphan: Option<bool>,
     pub(crate) owner: Option<Owner>,
+    pub(crate) subject: Subject,
+    /// The socket is bound to a device, so its addresses alone do not find it.
+    pub(crate) is_bound_to_device: bool,
+    /// It interrupted another transition on its CPU, and the second program took it.
+    pub(crate) is_nested: bool,
+}
+
+#[cfg(test)]
+impl Transition {
+    /// Of a full IPv4 socket without a cookie, `ESTABLISHED` to `CLOSE`; nothing else is known.
+    pub(crate) fn example() -> Self {
+        let endpoint = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Self {
+            ktime_ns: 0,
+            netns: None,
+            cookie: None,
+            cgroup_id: None,
+            family: Family::Ipv4,
+            local: endpoint(80),
+            remote: endpoint(4_000),
+            from: RawState::Known(State::Established),
+            to: RawState::Known(State::Close),
+            error: None,
+            has_peer_fin: None,
+            is_orphan: None,
+            owner: None,
+            subject: Subject::Socket,
+            is_bound_to_device: false,
+            is_nested: false,
+        }
+    }
 }
 
 impl Transition {
@@ -98,11 +140,6 @@ mod tests {
     fn ending(from: State, error: u32, has_peer_fin: bool, is_orphan: bool) -> Option<Handover> {
         let endpoint = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         let transition = Transition {
-            ktime_ns: 0,
-            netns: None,
-            cookie: None,
-            cgroup_id: None,
-            family: Family::Ipv4,
             local: endpoint,
             remote: endpoint,
             from: RawState::Known(from),
@@ -110,7 +147,7 @@ mod tests {
             error: Some(error),
             has_peer_fin: Some(has_peer_fin),
             is_orphan: Some(is_orphan),
-            owner: None,
+            ..Transition::example()
         };
         transition.continues_as()
     }

@@ -83,24 +83,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::tcp::Family;
 
     fn step(cookie: Option<u64>, ktime_ns: u64, from: State, to: State) -> Transition {
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 80));
         Transition {
             ktime_ns,
-            netns: None,
             cookie,
-            cgroup_id: None,
-            family: Family::Ipv4,
             local: anywhere,
             remote: anywhere,
             from: RawState::Known(from),
             to: RawState::Known(to),
-            error: None,
-            has_peer_fin: None,
-            is_orphan: None,
-            owner: None,
+            ..Transition::example()
         }
     }
 

@@ -104,10 +104,7 @@ mod tests {
     fn transition(local: &str, remote: &str) -> Transition {
         let local: SocketAddr = local.parse().unwrap();
         Transition {
-            ktime_ns: 0,
             netns: Some(7),
-            cookie: None,
-            cgroup_id: None,
             family: if local.is_ipv4() {
                 Family::Ipv4
             } else {
@@ -117,10 +114,7 @@ mod tests {
             remote: remote.parse().unwrap(),
             from: RawState::Known(State::FinWait2),
             to: RawState::Known(State::Close),
-            error: None,
-            has_peer_fin: None,
-            is_orphan: None,
-            owner: None,
+            ..Transition::example()
         }
     }
 

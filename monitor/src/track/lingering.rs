@@ -217,7 +217,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::tcp::{Family, RawState};
+    use crate::tcp::RawState;
     use crate::track::stuck::fixture::evidence;
 
     const NETNS: u32 = 7;
@@ -227,8 +227,6 @@ mod tests {
             ktime_ns,
             netns: Some(NETNS),
             cookie: Some(cookie),
-            cgroup_id: None,
-            family: Family::Ipv4,
             local: SocketAddr::from(([127, 0, 0, 1], 80)),
             remote: SocketAddr::from(([127, 0, 0, 1], 4000)),
             from: RawState::Known(from),
@@ -236,7 +234,7 @@ mod tests {
             error: Some(0),
             has_peer_fin: Some(false),
             is_orphan: Some(true),
-            owner: None,
+            ..Transition::example()
         }
     }
 

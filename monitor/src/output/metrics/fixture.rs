@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::tcp::{Counts, Family, RawState, State, Transition};
+use crate::tcp::{Counts, RawState, State, Transition};
 use crate::track::stuck::{Endpoint, Finding, Severity};
 use crate::track::{
     Activity, Buckets, Cost, EventTotals, FindingKind, NamespaceSummary, OwnerName, Owners,
@@ -68,19 +68,11 @@ pub(super) fn busy() -> Sample {
 fn activity() -> Activity {
     let endpoint = "127.0.0.1:1".parse().unwrap();
     let close = Transition {
-        ktime_ns: 0,
-        netns: None,
-        cookie: None,
-        cgroup_id: None,
-        family: Family::Ipv4,
         local: endpoint,
         remote: endpoint,
         from: RawState::Known(State::Established),
         to: RawState::Known(State::Close),
-        error: None,
-        has_peer_fin: None,
-        is_orphan: None,
-        owner: None,
+        ..Transition::example()
     };
     let mut activity = Activity::default();
     activity.apply(&close, Some(Duration::ZERO));

@@ -3,15 +3,10 @@ use std::net::SocketAddr;
 use proptest::prelude::*;
 
 use super::*;
-use crate::tcp::{Family, RawState};
+use crate::tcp::RawState;
 
 fn step(from: State, to: State, error: Option<u32>) -> Transition {
     Transition {
-        ktime_ns: 0,
-        netns: None,
-        cookie: None,
-        cgroup_id: None,
-        family: Family::Ipv4,
         local: SocketAddr::from(([10, 0, 0, 1], 4000)),
         remote: SocketAddr::from(([10, 0, 0, 2], 80)),
         from: RawState::Known(from),
@@ -19,7 +14,7 @@ fn step(from: State, to: State, error: Option<u32>) -> Transition {
         error,
         has_peer_fin: error.map(|_| false),
         is_orphan: error.map(|_| true),
-        owner: None,
+        ..Transition::example()
     }
 }
 

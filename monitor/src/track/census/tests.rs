@@ -149,10 +149,8 @@ fn place(cookie: u64) -> u64 {
 
 fn transition(seen: Seen, from: State, to: State, has_peer_fin: bool) -> Transition {
     Transition {
-        ktime_ns: 0,
         netns: Some(NETNS),
         cookie: Some(seen.cookie),
-        cgroup_id: None,
         family: seen.family,
         local: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 1),
         remote: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 2),
@@ -161,7 +159,7 @@ fn transition(seen: Seen, from: State, to: State, has_peer_fin: bool) -> Transit
         error: Some(0),
         has_peer_fin: Some(has_peer_fin),
         is_orphan: Some(true),
-        owner: None,
+        ..Transition::example()
     }
 }
 
