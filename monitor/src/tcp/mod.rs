@@ -3,6 +3,7 @@
 //! Pure: no I/O, no clock, nothing but `std`.
 
 mod counts;
+mod ends;
 mod evidence;
 mod limits;
 mod process;
@@ -10,6 +11,7 @@ mod state;
 mod transition;
 
 pub(crate) use counts::Counts;
+pub(crate) use ends::Ends;
 pub(crate) use evidence::{Evidence, TcpInfo, Timer};
 pub(crate) use limits::{Limits, TwReuse};
 pub(crate) use process::{Holder, Process};
