@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::inventory;
 use crate::inventory::{
-    Depth, Discovery, Error, Figures, Namespace, Query, Row, StateSet, Survey, Worker,
+    Asked, Depth, Discovery, Error, Figures, Namespace, Query, Row, StateSet, Survey, Wanted,
+    Worker,
 };
 use crate::tcp::{Evidence, Family, Limits, State};
 use crate::track::{self, Census, EventTotals, NamespaceSummary, Scope, Seen, Source, Summary};
@@ -46,6 +47,19 @@ impl Walker {
             .into_iter()
             .map(|(inode, figures)| (inode, figures.map(|figures| words(&figures))))
             .collect())
+    }
+
+    /// Asks each namespace for some of its sockets; the answers come by inode number.
+    #[expect(dead_code, reason = "the daemon's table of sockets is to ask")]
+    pub(crate) async fn ask(
+        &self,
+        wanted: Vec<(Namespace, Vec<Wanted>)>,
+        is_explained: bool,
+    ) -> Result<Vec<(u32, Result<Asked, Error>)>, Error> {
+        let (sender, receiver) = oneshot::channel();
+        self.0
+            .ask(wanted, is_explained, move |asked| drop(sender.send(asked)));
+        receiver.await.map_err(|_| Error::Stopped)
     }
 
     pub(crate) async fn snapshot(

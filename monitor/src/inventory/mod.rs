@@ -6,6 +6,7 @@
 mod cgroup;
 mod error;
 mod evidence;
+mod exact;
 mod figures;
 mod holders;
 mod limits;
@@ -20,10 +21,11 @@ mod wire;
 mod worker;
 
 pub(crate) use error::Error;
+pub(crate) use exact::{Answer, Wanted};
 pub(crate) use figures::Figures;
 pub(crate) use holders::{fallback_holders, socket_inode};
 pub(crate) use namespaces::{Depth, Discovery, Namespace};
 pub(crate) use own::own;
 pub(crate) use processes::{process, process_name};
 pub(crate) use row::{Dump, Query, Row, StateSet};
-pub(crate) use worker::{Meter, Snapshot, Survey, Worker, wait};
+pub(crate) use worker::{Asked, Meter, Snapshot, Survey, Worker, wait};

@@ -151,7 +151,7 @@ impl<F: FnMut(&Found<'_>)> Walk<F> {
     }
 }
 
-fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+pub(super) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -160,7 +160,7 @@ fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-fn failed_to(operation: &'static str) -> impl FnOnce(io::Error) -> Error {
+pub(super) fn failed_to(operation: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Netlink { operation, source }
 }
 
@@ -172,7 +172,7 @@ fn is_refusal(error: &Error) -> bool {
 }
 
 /// Tells a kernel without `tcp_diag` (or `sock_diag`) from one that failed.
-fn without_tcp_diag(error: Error) -> Error {
+pub(super) fn without_tcp_diag(error: Error) -> Error {
     const ABSENT: [i32; 3] = [libc::ENOENT, libc::EPROTONOSUPPORT, libc::EOPNOTSUPP];
     match error {
         Error::Netlink { source, .. }

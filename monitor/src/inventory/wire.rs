@@ -4,11 +4,13 @@
 
 use std::iter;
 
-use super::{Error, Row, StateSet};
-use crate::tcp::{Family, RawState, State};
+use super::{Error, Row, StateSet, Wanted};
+use crate::tcp::{Ends, Family, RawState, State};
 
 /// `struct nlmsghdr`.
 const HEADER: usize = 16;
+/// `struct inet_diag_req_v2` and its header.
+pub(super) const EXACT_REQUEST: usize = 72;
 /// `struct inet_diag_msg`.
 const DIAG_MESSAGE: usize = 72;
 
@@ -51,7 +53,7 @@ impl Extensions {
 /// Asks for both families in one walk: `struct inet_diag_req` and its header.
 pub(super) fn both_families_request(states: StateSet, extensions: Extensions) -> [u8; 76] {
     let mut request = [0; 76];
-    put_header(&mut request, 76, TCPDIAG_GETSOCK);
+    put_header(&mut request, 76, TCPDIAG_GETSOCK, NLM_F_DUMP);
     put(&mut request, HEADER + 3, [extensions.mask()]);
     put(
         &mut request,
@@ -67,18 +69,9 @@ pub(super) fn one_family_request(
     states: StateSet,
     extensions: Extensions,
 ) -> [u8; 72] {
-    const IPPROTO_TCP: u8 = 6;
-    let number = match family {
-        Family::Ipv4 => 2,
-        Family::Ipv6 => 10,
-    };
     let mut request = [0; 72];
-    put_header(&mut request, 72, SOCK_DIAG_BY_FAMILY);
-    put(
-        &mut request,
-        HEADER,
-        [number, IPPROTO_TCP, extensions.mask()],
-    );
+    put_header(&mut request, 72, SOCK_DIAG_BY_FAMILY, NLM_F_DUMP);
+    put_family(&mut request, family, extensions);
     put(
         &mut request,
         HEADER + 4,
@@ -87,10 +80,55 @@ pub(super) fn one_family_request(
     request
 }
 
-fn put_header(request: &mut [u8], length: u32, kind: u16) {
+/// Asks for one socket; the reply carries `sequence`. States do not matter here.
+pub(super) fn exact_request(
+    wanted: &Wanted,
+    extensions: Extensions,
+    sequence: u32,
+) -> [u8; EXACT_REQUEST] {
+    /// `struct inet_diag_sockid`, whose cookie is two words, the lower first.
+    const ID: usize = HEADER + 8;
+    /// `INET_DIAG_NOCOOKIE`, in both words.
+    const NO_COOKIE: u64 = u64::MAX;
+    let mut request = [0; EXACT_REQUEST];
+    put_header(&mut request, 72, SOCK_DIAG_BY_FAMILY, 0);
+    put(&mut request, 8, sequence.to_ne_bytes());
+    put_family(&mut request, wanted.ends.family(), extensions);
+    let (local, remote) = wanted.ends.ports();
+    put(&mut request, ID, local.to_be_bytes());
+    put(&mut request, ID + 2, remote.to_be_bytes());
+    match &wanted.ends {
+        Ends::V4 { local, remote, .. } => {
+            put(&mut request, ID + 4, local.octets());
+            put(&mut request, ID + 20, remote.octets());
+        }
+        Ends::V6 { addresses, .. } => {
+            put(&mut request, ID + 4, addresses.0.octets());
+            put(&mut request, ID + 20, addresses.1.octets());
+        }
+    }
+    put(&mut request, ID + 36, wanted.interface.to_ne_bytes());
+    let cookie = wanted.cookie.unwrap_or(NO_COOKIE).to_le_bytes();
+    let (words, _) = cookie.as_chunks::<4>();
+    for (at, word) in [ID + 40, ID + 44].into_iter().zip(words) {
+        put(&mut request, at, u32::from_le_bytes(*word).to_ne_bytes());
+    }
+    request
+}
+
+fn put_header(request: &mut [u8], length: u32, kind: u16, flags: u16) {
     put(request, 0, length.to_ne_bytes());
     put(request, 4, kind.to_ne_bytes());
-    put(request, 6, (NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+    put(request, 6, (NLM_F_REQUEST | flags).to_ne_bytes());
+}
+
+fn put_family(request: &mut [u8], family: Family, extensions: Extensions) {
+    const IPPROTO_TCP: u8 = 6;
+    let number = match family {
+        Family::Ipv4 => 2,
+        Family::Ipv6 => 10,
+    };
+    put(request, HEADER, [number, IPPROTO_TCP, extensions.mask()]);
 }
 
 fn put<const N: usize>(request: &mut [u8], at: usize, bytes: [u8; N]) {
@@ -120,6 +158,8 @@ pub(super) enum Message<'a> {
 /// The messages in one datagram.
 pub(super) struct Messages<'a> {
     rest: &'a [u8],
+    /// Of the request that the latest message answers.
+    pub(super) sequence: u32,
     /// Some message so far carried `NLM_F_DUMP_INTR`.
     pub(super) is_interrupted: bool,
 }
@@ -128,6 +168,7 @@ impl<'a> Messages<'a> {
     pub(super) fn new(datagram: &'a [u8]) -> Self {
         Self {
             rest: datagram,
+            sequence: 0,
             is_interrupted: false,
         }
     }
@@ -136,6 +177,7 @@ impl<'a> Messages<'a> {
         let length = usize::try_from(u32_at(self.rest, 0)?).ok()?;
         let kind = u16_at(self.rest, 4)?;
         self.is_interrupted |= u16_at(self.rest, 6)? & NLM_F_DUMP_INTR != 0;
+        self.sequence = u32_at(self.rest, 8)?;
         let body = self.rest.get(HEADER..length)?;
         self.rest = self.rest.get(align(length)..).unwrap_or_default();
         match kind {
@@ -276,6 +318,8 @@ pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -388,6 +432,41 @@ mod tests {
         expected[18] = 2;
         let request = one_family_request(Family::Ipv6, states, Extensions::Info);
         assert_eq!(request, expected);
+    }
+
+    #[test]
+    fn a_request_for_one_socket_names_its_ends_and_cookie() {
+        let mut wanted = Wanted {
+            cookie: Some(0x0123_4567_89ab_cdef),
+            interface: 3,
+            ends: Ends::new(
+                Family::Ipv4,
+                "10.0.0.1:80".parse().unwrap(),
+                "10.0.0.2:258".parse().unwrap(),
+            ),
+        };
+        let mut expected = [0; 72];
+        put(&mut expected, 0, [72, 0, 0, 0, 20, 0, 1, 0, 7, 0, 0, 0]);
+        put(&mut expected, 16, [2, 6, 2]);
+        put(&mut expected, 24, [0, 80, 1, 2]);
+        put(&mut expected, 28, [10, 0, 0, 1]);
+        put(&mut expected, 44, [10, 0, 0, 2]);
+        put(&mut expected, 60, [3]);
+        put(&mut expected, 64, 0x89ab_cdef_u32.to_ne_bytes());
+        put(&mut expected, 68, 0x0123_4567_u32.to_ne_bytes());
+        assert_eq!(exact_request(&wanted, Extensions::Info, 7), expected);
+
+        let (local, remote) = (Ipv6Addr::from_bits(5), Ipv6Addr::from_bits(6 << 120));
+        wanted.cookie = None;
+        wanted.ends = Ends::V6 {
+            ports: (80, 258),
+            addresses: Box::new((local, remote)),
+        };
+        put(&mut expected, 16, [10, 6, 0]);
+        put(&mut expected, 28, local.octets());
+        put(&mut expected, 44, remote.octets());
+        put(&mut expected, 64, [255; 8]);
+        assert_eq!(exact_request(&wanted, Extensions::None, 7), expected);
     }
 
     proptest! {

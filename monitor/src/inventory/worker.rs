@@ -9,7 +9,10 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::namespaces::{self, Depth, Discovery, Namespace};
 use super::visit::Home;
-use super::{Dump, Error, Figures, Query, Row, StateSet, limits, proc_net, sock_diag};
+use super::wire::Extensions;
+use super::{
+    Answer, Dump, Error, Figures, Query, Row, StateSet, Wanted, exact, limits, proc_net, sock_diag,
+};
 use crate::tcp::{Evidence, Limits};
 
 /// The sockets of one namespace.
@@ -31,6 +34,21 @@ pub(crate) struct Survey<T> {
     pub(crate) is_fallback: bool,
     /// The kernel flagged the walk as inconsistent.
     pub(crate) is_interrupted: bool,
+    pub(crate) cost: Cost,
+}
+
+/// The sockets of one namespace that were asked for one by one.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "shorter, they would not tell what the times are of"
+)]
+pub(crate) struct Asked {
+    /// One for each socket wanted, in their order.
+    pub(crate) answers: Vec<Answer>,
+    /// `CLOCK_MONOTONIC`: the kernel was asked between these two.
+    pub(crate) asked_from_ns: u64,
+    pub(crate) asked_until_ns: u64,
     pub(crate) cost: Cost,
 }
 
@@ -77,7 +95,7 @@ impl Worker {
         depth: Depth,
         reply: impl FnOnce(Result<Discovery, Error>) + Send + 'static,
     ) {
-        self.ask(move |_| reply(namespaces::discover(Path::new("/proc"), depth)));
+        self.enqueue(move |_| reply(namespaces::discover(Path::new("/proc"), depth)));
     }
 
     /// Asks for the figures of each namespace; they come with its inode number.
@@ -86,11 +104,27 @@ impl Worker {
         namespaces: Vec<Namespace>,
         reply: impl FnOnce(Vec<(u32, Result<Figures, Error>)>) + Send + 'static,
     ) {
-        self.ask(move |desk| {
+        self.enqueue(move |desk| {
             let figures = namespaces
                 .iter()
                 .map(|namespace| (namespace.inode, desk.figures(namespace)));
             reply(figures.collect());
+        });
+    }
+
+    /// Asks each namespace for some of its sockets, with [`crate::tcp::TcpInfo`] when `is_explained`;
+    /// the answers come with the namespace's inode number.
+    pub(crate) fn ask(
+        &self,
+        wanted: Vec<(Namespace, Vec<Wanted>)>,
+        is_explained: bool,
+        reply: impl FnOnce(Vec<(u32, Result<Asked, Error>)>) + Send + 'static,
+    ) {
+        self.enqueue(move |desk| {
+            let asked = wanted.iter().map(|(namespace, wanted)| {
+                (namespace.inode, desk.ask(namespace, wanted, is_explained))
+            });
+            reply(asked.collect());
         });
     }
 
@@ -101,7 +135,7 @@ impl Worker {
         states: StateSet,
         reply: impl FnOnce(Result<Snapshot, Error>) + Send + 'static,
     ) {
-        self.ask(move |desk| reply(desk.snapshot(&namespace, states)));
+        self.enqueue(move |desk| reply(desk.snapshot(&namespace, states)));
     }
 
     /// Asks for the limits of each namespace; they come with its inode number.
@@ -110,7 +144,7 @@ impl Worker {
         namespaces: Vec<Namespace>,
         reply: impl FnOnce(Vec<(u32, Result<Limits, Error>)>) + Send + 'static,
     ) {
-        self.ask(move |desk| {
+        self.enqueue(move |desk| {
             let limits = namespaces
                 .iter()
                 .map(|namespace| (namespace.inode, desk.limits(namespace)));
@@ -128,10 +162,10 @@ impl Worker {
         take: impl FnMut(&mut T, &Evidence) + Send + 'static,
         reply: impl FnOnce(Result<Survey<T>, Error>) + Send + 'static,
     ) {
-        self.ask(move |desk| reply(desk.survey(&namespace, query, found, take)));
+        self.enqueue(move |desk| reply(desk.survey(&namespace, query, found, take)));
     }
 
-    fn ask(&self, job: impl FnOnce(&mut Desk) + Send + 'static) {
+    fn enqueue(&self, job: impl FnOnce(&mut Desk) + Send + 'static) {
         // A thread that has stopped drops the job, and the reply with it: the asker sees that.
         drop(self.jobs.send(Box::new(job)));
     }
@@ -162,6 +196,31 @@ impl Desk {
         let text = &mut self.text;
         self.home
             .visit(namespace, || limits::read(Path::new("/proc"), text))
+    }
+
+    fn ask(
+        &self,
+        namespace: &Namespace,
+        wanted: &[Wanted],
+        is_explained: bool,
+    ) -> Result<Asked, Error> {
+        let meter = Meter::start();
+        let extensions = if is_explained {
+            Extensions::Info
+        } else {
+            Extensions::None
+        };
+        let (asked_from_ns, answers, asked_until_ns) = self.home.visit(namespace, || {
+            let from = monotonic_ns();
+            let answers = exact::ask(namespace.inode, wanted, extensions)?;
+            Ok((from, answers, monotonic_ns()))
+        })?;
+        Ok(Asked {
+            answers,
+            asked_from_ns,
+            asked_until_ns,
+            cost: meter.stop(),
+        })
     }
 
     fn survey<T>(
@@ -236,6 +295,11 @@ impl Meter {
     }
 }
 
+pub(super) fn monotonic_ns() -> u64 {
+    let now = Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
 fn thread_cpu_time() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
@@ -245,7 +309,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
-    use crate::tcp::State;
+    use crate::tcp::{Ends, Family, State};
 
     fn here() -> Namespace {
         let path = Path::new("/proc/self/ns/net");
@@ -294,6 +358,33 @@ mod tests {
                 assert!(survey.limits.max_tw_buckets > 0);
             }
         }
+    }
+
+    #[test]
+    fn single_sockets_are_asked_for_by_namespace() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (local, none) = (listener.local_addr().unwrap(), "0.0.0.0:0".parse().unwrap());
+        let wanted = Wanted {
+            cookie: None,
+            interface: 0,
+            ends: Ends::new(Family::Ipv4, local, none),
+        };
+        let worker = Worker::spawn().unwrap();
+        let here = here();
+        let mut missing = here.clone();
+        missing.inode = 1;
+        let namespaces = [here.clone(), missing].map(|one| (one, vec![wanted.clone()]));
+        let before = monotonic_ns();
+        let asked = wait(|reply| worker.ask(namespaces.into(), false, reply)).unwrap();
+        let [(inode, Ok(asked)), (1, Err(Error::Gone { inode: 1 }))] = &asked[..] else {
+            panic!("{asked:?}");
+        };
+        assert_eq!(*inode, here.inode);
+        assert!(before <= asked.asked_from_ns && asked.asked_from_ns < asked.asked_until_ns);
+        let [Answer::Socket(found)] = &asked.answers[..] else {
+            panic!("{asked:?}");
+        };
+        assert_eq!((found.state, found.netns), (State::Listen, here.inode));
     }
 
     #[test]
