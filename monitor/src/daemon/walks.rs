@@ -107,6 +107,9 @@ const fn words(figures: &Figures) -> track::Figures {
         minisockets: figures.minisockets,
         established_or_close_wait: figures.established_or_close_wait,
         segments_received: figures.segments_received,
+        segments_sent: figures.segments_sent,
+        read_from_ns: figures.read_from_ns,
+        read_until_ns: figures.read_until_ns,
     }
 }
 

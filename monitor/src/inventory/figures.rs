@@ -1,10 +1,8 @@
 //! The figures the kernel keeps anyway, at a price that does not grow with the sockets.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
-
 use super::Error;
+use super::files::{Directory, columns, pairs};
+use super::worker::monotonic_ns;
 
 /// One namespace's figures. Each is exact when nothing moves; they are read one after the other,
 /// and each is a sum over CPUs, so a busy namespace's are a few sockets apart.
@@ -22,76 +20,67 @@ pub(crate) struct Figures {
     pub(crate) established_or_close_wait: u64,
     /// Segments received since the namespace began, bad ones included.
     pub(crate) segments_received: u64,
+    /// Segments sent since the namespace began, retransmissions left out.
+    pub(crate) segments_sent: u64,
+    /// `CLOCK_MONOTONIC`: all of them were read between these two.
+    pub(crate) read_from_ns: u64,
+    pub(crate) read_until_ns: u64,
 }
 
 impl Figures {
-    /// Reads the calling thread's namespace; `text` is scratch space worth keeping.
-    pub(super) fn read(text: &mut String) -> Result<Self, Error> {
-        let mut figures = Self::default();
-        load(Path::new("/proc/thread-self/net/sockstat"), text)?;
-        (figures.inuse_ipv4, figures.minisockets) = parse_sockstat(text)?;
-        figures.inuse_ipv6 = match load(Path::new("/proc/thread-self/net/sockstat6"), text) {
-            Err(Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => 0,
-            loaded => loaded.and_then(|()| parse_sockstat6(text))?,
+    /// Reads the namespace whose /proc/net is `net`; `buffer` is scratch space worth keeping.
+    pub(super) fn read(net: &Directory, buffer: &mut Vec<u8>) -> Result<Self, Error> {
+        let mut figures = Self {
+            read_from_ns: monotonic_ns(),
+            ..Self::default()
         };
-        load(Path::new("/proc/thread-self/net/snmp"), text)?;
-        (figures.established_or_close_wait, figures.segments_received) = parse_snmp(text)?;
+        let sockstat = net.read("sockstat", buffer)?;
+        figures.take_sockstat(sockstat.unwrap_or_default())?;
+        if let Some(text) = net.read("sockstat6", buffer)? {
+            [figures.inuse_ipv6] =
+                required("sockstat6", ["inuse"], pairs(text, "TCP6:", ["inuse"]))?;
+        }
+        figures.take_snmp(net.read("snmp", buffer)?.unwrap_or_default())?;
+        figures.read_until_ns = monotonic_ns();
         Ok(figures)
+    }
+
+    fn take_sockstat(&mut self, text: &[u8]) -> Result<(), Error> {
+        const FIELDS: [&str; 2] = ["inuse", "tw"];
+        [self.inuse_ipv4, self.minisockets] =
+            required("sockstat", FIELDS, pairs(text, "TCP:", FIELDS))?;
+        Ok(())
+    }
+
+    fn take_snmp(&mut self, text: &[u8]) -> Result<(), Error> {
+        const FIELDS: [&str; 3] = ["CurrEstab", "InSegs", "OutSegs"];
+        let established;
+        [established, self.segments_received, self.segments_sent] =
+            required("snmp", FIELDS, columns(text, "Tcp:", FIELDS))?;
+        // A socket that changes CPU while the kernel adds its counters up can leave -1.
+        self.established_or_close_wait = established.cast_signed().max(0).cast_unsigned();
+        Ok(())
     }
 }
 
-pub(super) fn load(path: &Path, text: &mut String) -> Result<(), Error> {
-    text.clear();
-    File::open(path)
-        .and_then(|mut file| file.read_to_string(text))
-        .map_err(Error::reading(path))?;
-    Ok(())
-}
-
-fn parse_sockstat(text: &str) -> Result<(u64, u64), Error> {
-    let field = |name| required("sockstat", name, pair(text, "TCP:", name));
-    Ok((field("inuse")?, field("tw")?))
-}
-
-fn parse_sockstat6(text: &str) -> Result<u64, Error> {
-    required("sockstat6", "inuse", pair(text, "TCP6:", "inuse"))
-}
-
-fn parse_snmp(text: &str) -> Result<(u64, u64), Error> {
-    let field = |name| required("snmp", name, column(text, "Tcp:", name));
-    // A socket that changes CPU while the kernel adds its counters up can leave -1.
-    let established = field("CurrEstab")?.cast_signed().max(0).cast_unsigned();
-    Ok((established, field("InSegs")?))
-}
-
-pub(super) fn required(
+/// Every value found under its name, or the name of the first that is missing.
+pub(super) fn required<const N: usize>(
     file: &'static str,
-    field: &'static str,
-    word: Option<&str>,
-) -> Result<u64, Error> {
-    word.and_then(|word| word.parse().ok())
-        .ok_or(Error::Parse { file, field })
-}
-
-/// The word after `name` in the line that starts with `label`.
-fn pair<'a>(text: &'a str, label: &str, name: &str) -> Option<&'a str> {
-    let mut words = text
-        .lines()
-        .find_map(|line| line.strip_prefix(label))?
-        .split(' ');
-    words.find(|word| *word == name)?;
-    words.next()
-}
-
-/// The value under `name`, in the two lines that start with `label`: names, then values.
-pub(super) fn column<'a>(text: &'a str, label: &str, name: &str) -> Option<&'a str> {
-    let mut lines = text.lines().filter_map(|line| line.strip_prefix(label));
-    let at = lines.next()?.split(' ').position(|word| word == name)?;
-    lines.next()?.split(' ').nth(at)
+    names: [&'static str; N],
+    found: [Option<u64>; N],
+) -> Result<[u64; N], Error> {
+    for (field, value) in names.into_iter().zip(found) {
+        if value.is_none() {
+            return Err(Error::Parse { file, field });
+        }
+    }
+    Ok(found.map(Option::unwrap_or_default))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     const SOCKSTAT: &str = "\
@@ -108,29 +97,52 @@ CurrEstab InSegs OutSegs RetransSegs InErrs OutRsts InCsumErrors
 Tcp: 1 200 120000 -1 12 10 0 0 14 61 58 0 0 0 0
 ";
 
+    /// The figures of a namespace whose files have these texts.
+    fn figures(sockstat: &str, snmp: &str) -> Result<Figures, Error> {
+        let mut figures = Figures::default();
+        figures.take_sockstat(sockstat.as_bytes())?;
+        figures.take_snmp(snmp.as_bytes())?;
+        Ok(figures)
+    }
+
     #[test]
     fn figures_are_found_by_name() {
-        assert_eq!(parse_sockstat(SOCKSTAT).unwrap(), (13, 3));
-        assert_eq!(parse_sockstat6(SOCKSTAT6).unwrap(), 8);
-        assert_eq!(parse_snmp(SNMP).unwrap(), (14, 61));
+        let expected = Figures {
+            inuse_ipv4: 13,
+            minisockets: 3,
+            established_or_close_wait: 14,
+            segments_received: 61,
+            segments_sent: 58,
+            ..Figures::default()
+        };
+        assert_eq!(figures(SOCKSTAT, SNMP).unwrap(), expected);
+        assert_eq!(pairs(SOCKSTAT6.as_bytes(), "TCP6:", ["inuse"]), [Some(8)]);
     }
 
     #[test]
     fn a_missing_field_is_named() {
-        let error = parse_sockstat("TCP: inuse 13 orphan 0\n").unwrap_err();
+        let error = figures("TCP: inuse 13 orphan 0\n", SNMP).unwrap_err();
         assert_eq!(error.to_string(), "sockstat has no number for tw");
-        let error = parse_snmp(&SNMP.replace("CurrEstab", "Other")).unwrap_err();
+        let snmp = SNMP.replace("CurrEstab", "Other");
+        let error = figures(SOCKSTAT, &snmp).unwrap_err();
         assert_eq!(error.to_string(), "snmp has no number for CurrEstab");
     }
 
     #[test]
     fn a_count_below_zero_is_none() {
-        let text = SNMP.replace(" 14 61", " 18446744073709551615 61");
-        assert_eq!(parse_snmp(&text).unwrap(), (0, 61));
+        let snmp = SNMP.replace(" 14 61", " 18446744073709551615 61");
+        let figures = figures(SOCKSTAT, &snmp).unwrap();
+        assert_eq!(figures.established_or_close_wait, 0);
+        assert_eq!(figures.segments_received, 61);
     }
 
     #[test]
     fn the_running_kernel_has_every_figure() {
-        Figures::read(&mut String::new()).unwrap();
+        let before = monotonic_ns();
+        let net = Directory::open(Path::new("/proc/thread-self/net")).unwrap();
+        let figures = Figures::read(&net, &mut Vec::new()).unwrap();
+        assert!(before <= figures.read_from_ns);
+        assert!(figures.read_from_ns < figures.read_until_ns);
+        assert!(figures.read_until_ns <= monotonic_ns());
     }
 }

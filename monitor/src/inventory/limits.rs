@@ -1,24 +1,26 @@
 //! The sysctls of a namespace that decide how long its sockets linger.
 
-use std::fs::File;
-use std::io;
 use std::ops::RangeInclusive;
-use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
 use super::Error;
-use super::figures::{column, load, required};
+use super::figures::required;
+use super::files::{Directory, columns};
 use crate::tcp::{Limits, TwReuse};
 
-/// Reads the calling thread's namespace; `text` is scratch space worth keeping. A sysctl that the
-/// kernel does not have takes the value of kernels without it.
-pub(super) fn read(proc_root: &Path, text: &mut String) -> Result<Limits, Error> {
-    let mut sysctls = Sysctls {
-        path: proc_root.join("sys/net/ipv4/_"),
-        bytes: vec![0; 512],
-    };
+/// Reads the calling thread's namespace, whose /proc/net is `net`; `buffer` is scratch space worth
+/// keeping. A sysctl that the kernel does not have takes the value of kernels without it.
+pub(super) fn read(
+    proc_root: &Path,
+    net: &Directory,
+    buffer: &mut Vec<u8>,
+) -> Result<Limits, Error> {
+    let time_wait_overflows = time_wait_overflows(net, buffer)?;
+    // Opened anew in each namespace: a directory of /proc/sys shows the one it was opened in.
+    let directory = Directory::open(&proc_root.join("sys/net/ipv4"))?;
+    let mut sysctls = Sysctls { directory, buffer };
     let usual = Limits::default();
     Ok(Limits {
         syn_retries: sysctls.number("tcp_syn_retries", usual.syn_retries)?,
@@ -41,14 +43,15 @@ pub(super) fn read(proc_root: &Path, text: &mut String) -> Result<Limits, Error>
             ports(first, last)
         })?,
         reserved_ports: sysctls.value("ip_local_reserved_ports", Vec::new(), port_list)?,
-        time_wait_overflows: time_wait_overflows(proc_root, text)?,
+        time_wait_overflows,
     })
 }
 
-fn time_wait_overflows(proc_root: &Path, text: &mut String) -> Result<u64, Error> {
-    const FIELD: &str = "TCPTimeWaitOverflow";
-    load(&proc_root.join("thread-self/net/netstat"), text)?;
-    required("netstat", FIELD, column(text, "TcpExt:", FIELD))
+fn time_wait_overflows(net: &Directory, buffer: &mut Vec<u8>) -> Result<u64, Error> {
+    const FIELD: [&str; 1] = ["TCPTimeWaitOverflow"];
+    let text = net.read("netstat", buffer)?.unwrap_or_default();
+    let [overflows] = required("netstat", FIELD, columns(text, "TcpExt:", FIELD))?;
+    Ok(overflows)
 }
 
 fn tw_reuse(text: &str) -> Option<TwReuse> {
@@ -84,12 +87,12 @@ fn ports(first: &str, last: &str) -> Option<RangeInclusive<u16>> {
 }
 
 /// The files of one directory, read one after the other.
-struct Sysctls {
-    path: PathBuf,
-    bytes: Vec<u8>,
+struct Sysctls<'a> {
+    directory: Directory,
+    buffer: &'a mut Vec<u8>,
 }
 
-impl Sysctls {
+impl Sysctls<'_> {
     fn number<T: FromStr>(&mut self, name: &'static str, missing: T) -> Result<T, Error> {
         self.value(name, missing, |text| text.parse().ok())
     }
@@ -114,10 +117,8 @@ impl Sysctls {
         missing: T,
         decode: impl FnOnce(&str) -> Option<T>,
     ) -> Result<T, Error> {
-        self.path.set_file_name(name);
-        let text = match load_at_once(&self.path, &mut self.bytes) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(missing),
-            loaded => loaded.map_err(Error::reading(&self.path))?,
+        let Some(text) = self.directory.read(name, self.buffer)? else {
+            return Ok(missing);
         };
         let text = str::from_utf8(text).ok();
         text.and_then(|text| decode(text.trim_ascii()))
@@ -128,22 +129,10 @@ impl Sysctls {
     }
 }
 
-/// Reads the file in one piece: a second read of a sysctl finds nothing, however much the first left
-/// (`proc_do_large_bitmap()` in `kernel/sysctl.c`, Linux 6.18).
-fn load_at_once<'a>(path: &Path, bytes: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
-    let file = File::open(path)?;
-    loop {
-        let length = file.read_at(bytes, 0)?;
-        if length < bytes.len() {
-            return Ok(bytes.get(..length).unwrap_or_default());
-        }
-        bytes.resize(bytes.len() * 4, 0);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::PathBuf;
 
     use super::*;
 
@@ -173,7 +162,8 @@ IpExt: 0
         }
 
         fn limits(&self) -> Result<Limits, Error> {
-            read(&self.0, &mut String::new())
+            let net = Directory::open(&self.0.join("thread-self/net")).unwrap();
+            read(&self.0, &net, &mut Vec::new())
         }
     }
 
@@ -272,7 +262,8 @@ IpExt: 0
 
     #[test]
     fn the_running_kernel_has_limits() {
-        let limits = read(Path::new("/proc"), &mut String::new()).unwrap();
+        let net = Directory::open(Path::new("/proc/thread-self/net")).unwrap();
+        let limits = read(Path::new("/proc"), &net, &mut Vec::new()).unwrap();
         assert!(limits.max_tw_buckets > 0 && limits.ephemeral_ports.start() > &0);
     }
 }

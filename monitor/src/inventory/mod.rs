@@ -8,6 +8,7 @@ mod error;
 mod evidence;
 mod exact;
 mod figures;
+mod files;
 mod holders;
 mod limits;
 mod namespaces;

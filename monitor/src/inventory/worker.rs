@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
+use super::files::Directory;
 use super::namespaces::{self, Depth, Discovery, Namespace};
 use super::visit::Home;
 use super::wire::Extensions;
@@ -79,8 +80,11 @@ impl Worker {
         thread::Builder::new()
             .name("inventory".to_owned())
             .spawn(move || {
-                let text = String::new();
-                let mut desk = Desk { home, text };
+                let mut desk = Desk {
+                    home,
+                    net: None,
+                    buffer: Vec::new(),
+                };
                 for job in queue {
                     job(&mut desk);
                 }
@@ -183,19 +187,21 @@ pub(crate) fn wait<T: Send + 'static>(
 /// What the thread works with.
 struct Desk {
     home: Home,
-    text: String,
+    /// This thread's /proc/net, which follows it from namespace to namespace.
+    net: Option<Directory>,
+    buffer: Vec<u8>,
 }
 
 impl Desk {
     fn figures(&mut self, namespace: &Namespace) -> Result<Figures, Error> {
-        let text = &mut self.text;
-        self.home.visit(namespace, || Figures::read(text))
+        let (net, buffer) = (net(&mut self.net)?, &mut self.buffer);
+        self.home.visit(namespace, || Figures::read(net, buffer))
     }
 
     fn limits(&mut self, namespace: &Namespace) -> Result<Limits, Error> {
-        let text = &mut self.text;
+        let (net, buffer) = (net(&mut self.net)?, &mut self.buffer);
         self.home
-            .visit(namespace, || limits::read(Path::new("/proc"), text))
+            .visit(namespace, || limits::read(Path::new("/proc"), net, buffer))
     }
 
     fn ask(
@@ -232,9 +238,9 @@ impl Desk {
     ) -> Result<Survey<T>, Error> {
         let meter = Meter::start();
         let netns = namespace.inode;
-        let text = &mut self.text;
+        let (net, buffer) = (net(&mut self.net)?, &mut self.buffer);
         let (limits, dump, is_fallback) = self.home.visit(namespace, || {
-            let limits = limits::read(Path::new("/proc"), text)?;
+            let limits = limits::read(Path::new("/proc"), net, buffer)?;
             let mut take = |evidence: &Evidence| take(&mut found, evidence);
             match sock_diag::survey(netns, query, &mut take) {
                 Err(Error::NoTcpDiag { .. }) => {
@@ -271,6 +277,16 @@ impl Desk {
             cost: meter.stop(),
         })
     }
+}
+
+/// The directory is the thread's, but each look into it goes to the namespace that the thread is in
+/// (`get_proc_task_net()` in `fs/proc/proc_net.c`, Linux 6.18).
+fn net(opened: &mut Option<Directory>) -> Result<&Directory, Error> {
+    let directory = match opened.take() {
+        Some(directory) => directory,
+        None => Directory::open(Path::new("/proc/thread-self/net"))?,
+    };
+    Ok(opened.insert(directory))
 }
 
 /// Measures what the calling thread spends.

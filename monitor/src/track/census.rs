@@ -32,6 +32,11 @@ pub(crate) struct Figures {
     pub(crate) established_or_close_wait: u64,
     /// Segments received so far (`snmp`: `InSegs`): without one, no request can be born.
     pub(crate) segments_received: u64,
+    /// Segments sent so far (`snmp`: `OutSegs`).
+    pub(crate) segments_sent: u64,
+    /// They were read between these two times (`CLOCK_MONOTONIC`).
+    pub(crate) read_from_ns: u64,
+    pub(crate) read_until_ns: u64,
 }
 
 /// Which sockets a snapshot is to cover; false everywhere means that none is needed.

@@ -139,6 +139,7 @@ impl Kernel {
             minisockets: self.minisockets.len() as u64,
             established_or_close_wait: in_state(State::Established) + in_state(State::CloseWait),
             segments_received: self.opened,
+            ..Figures::default()
         }
     }
 }
