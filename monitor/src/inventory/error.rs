@@ -3,11 +3,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Paths are shown escaped: mount points are named by other processes.
+/// Each says its cause itself, so that a line in the log is whole. Paths are shown escaped: mount points are named by other processes.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("cannot read {path:?}")]
-    Read { path: PathBuf, source: io::Error },
+    #[error("cannot read {path:?}: {cause}")]
+    Read { path: PathBuf, cause: io::Error },
 
     #[error("{file} has no number for {field}")]
     Parse {
@@ -22,26 +22,26 @@ pub(crate) enum Error {
     #[error("not permitted to enter network namespace {inode}: run as root, or with CAP_SYS_ADMIN")]
     NotPermitted { inode: u32 },
 
-    #[error("cannot enter network namespace {inode}")]
-    Enter { inode: u32, source: io::Error },
+    #[error("cannot enter network namespace {inode}: {cause}")]
+    Enter { inode: u32, cause: io::Error },
 
-    #[error("cannot return to the daemon's own network namespace")]
-    Return { source: io::Error },
+    #[error("cannot return to the daemon's own network namespace: {cause}")]
+    Return { cause: io::Error },
 
-    #[error("sock_diag: cannot {operation}")]
+    #[error("sock_diag: cannot {operation}: {cause}")]
     Netlink {
         operation: &'static str,
-        source: io::Error,
+        cause: io::Error,
     },
 
-    #[error("the kernel has no tcp_diag: load it with `modprobe tcp_diag`")]
-    NoTcpDiag { source: io::Error },
+    #[error("the kernel has no tcp_diag: load it with `modprobe tcp_diag` ({cause})")]
+    NoTcpDiag { cause: io::Error },
 
     #[error("sock_diag sent a malformed message: {what}")]
     Malformed { what: &'static str },
 
-    #[error("cannot start the inventory thread")]
-    Spawn { source: io::Error },
+    #[error("cannot start the inventory thread: {cause}")]
+    Spawn { cause: io::Error },
 
     #[error("the inventory thread has stopped")]
     Stopped,
@@ -50,9 +50,9 @@ pub(crate) enum Error {
 impl Error {
     /// For `map_err`: what failed was reading `path`.
     pub(super) fn reading(path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Read {
+        move |cause| Self::Read {
             path: path.to_owned(),
-            source,
+            cause,
         }
     }
 
@@ -60,10 +60,23 @@ impl Error {
     pub(crate) fn is_missing_privilege(&self) -> bool {
         match self {
             Self::NotPermitted { .. } => true,
-            Self::Read { source, .. }
-            | Self::Enter { source, .. }
-            | Self::Netlink { source, .. } => source.kind() == io::ErrorKind::PermissionDenied,
+            Self::Read { cause, .. } | Self::Enter { cause, .. } | Self::Netlink { cause, .. } => {
+                cause.kind() == io::ErrorKind::PermissionDenied
+            }
             _ => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_its_cause() {
+        let cause = io::Error::from_raw_os_error(libc::EMFILE);
+        let error = Error::reading(Path::new("/proc/1/a b"))(cause);
+        let expected = "cannot read \"/proc/1/a b\": Too many open files (os error 24)";
+        assert_eq!(error.to_string(), expected);
     }
 }

@@ -141,8 +141,8 @@ impl<F: FnMut(&Found<'_>)> Walk<F> {
                 Message::Unknown => self.dump.unknown_states += 1,
                 Message::Done { errno: 0 } => is_done = true,
                 Message::Done { errno } | Message::Refused { errno } => {
-                    let source = io::Error::from_raw_os_error(errno);
-                    return Err(failed_to("list the sockets")(source));
+                    let cause = io::Error::from_raw_os_error(errno);
+                    return Err(failed_to("list the sockets")(cause));
                 }
             }
         }
@@ -161,26 +161,26 @@ pub(super) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::R
 }
 
 pub(super) fn failed_to(operation: &'static str) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Netlink { operation, source }
+    move |cause| Error::Netlink { operation, cause }
 }
 
 /// The kernel does not take this kind of request; another kind may do.
 fn is_refusal(error: &Error) -> bool {
     const REFUSALS: [i32; 3] = [libc::EINVAL, libc::ENOENT, libc::EOPNOTSUPP];
-    matches!(error, Error::Netlink { source, .. }
-        if source.raw_os_error().is_some_and(|errno| REFUSALS.contains(&errno)))
+    matches!(error, Error::Netlink { cause, .. }
+        if cause.raw_os_error().is_some_and(|errno| REFUSALS.contains(&errno)))
 }
 
 /// Tells a kernel without `tcp_diag` (or `sock_diag`) from one that failed.
 pub(super) fn without_tcp_diag(error: Error) -> Error {
     const ABSENT: [i32; 3] = [libc::ENOENT, libc::EPROTONOSUPPORT, libc::EOPNOTSUPP];
     match error {
-        Error::Netlink { source, .. }
-            if source
+        Error::Netlink { cause, .. }
+            if cause
                 .raw_os_error()
                 .is_some_and(|errno| ABSENT.contains(&errno)) =>
         {
-            Error::NoTcpDiag { source }
+            Error::NoTcpDiag { cause }
         }
         other => other,
     }

@@ -42,7 +42,7 @@ impl Home {
         switch(&there).map_err(failure(namespace.inode))?;
         let outcome = work();
         switch(&self.file).map_err(|errno| Error::Return {
-            source: errno.into(),
+            cause: errno.into(),
         })?;
         outcome
     }
@@ -65,7 +65,7 @@ fn failure(inode: u32) -> impl FnOnce(Errno) -> Error {
         Errno::PERM => Error::NotPermitted { inode },
         _ => Error::Enter {
             inode,
-            source: io::Error::from(errno),
+            cause: io::Error::from(errno),
         },
     }
 }

@@ -89,7 +89,7 @@ impl Worker {
                     job(&mut desk);
                 }
             })
-            .map_err(|source| Error::Spawn { source })?;
+            .map_err(|cause| Error::Spawn { cause })?;
         Ok(Self { jobs })
     }
 
