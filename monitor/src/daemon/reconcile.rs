@@ -304,10 +304,6 @@ impl Reconciler {
         }
         let mut live = self.live.borrow_mut();
         match taken {
-            Ok(taken) if taken.dump.is_interrupted => {
-                // The kernel says itself that this walk is no picture.
-                live.census.abandon(netns);
-            }
             Ok(taken) => {
                 let snapshot = Snapshot {
                     scope: walk,

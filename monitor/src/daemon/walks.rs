@@ -133,7 +133,7 @@ const fn states(scope: Scope) -> StateSet {
 pub(crate) const fn seen(row: &Row) -> Seen {
     Seen {
         cookie: row.cookie,
-        family: row.family,
+        family: row.ends.family(),
         state: row.state,
         is_minisocket: row.is_minisocket,
     }

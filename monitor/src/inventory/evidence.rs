@@ -2,11 +2,10 @@
 //!
 //! Layouts from `include/uapi/linux/inet_diag.h` and `tcp.h` (Linux 6.18), native byte order.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::wire::{INET_DIAG_INFO, Socket, u32_at};
-use crate::tcp::{Evidence, Family, TcpInfo, Timer};
+use crate::tcp::{Evidence, TcpInfo, Timer};
 
 const INET_DIAG_CGROUP_ID: u16 = 21;
 
@@ -15,14 +14,15 @@ impl Socket<'_> {
     pub(super) fn evidence(&self, netns: u32) -> Evidence {
         let [_, _, timer, retransmits] = self.bytes(0);
         let expires = Duration::from_millis(self.u32(52).into());
+        let ends = self.ends();
         let mut evidence = Evidence {
             netns,
             cookie: self.cookie(),
             family: self.family,
             state: self.state,
             is_minisocket: self.is_minisocket,
-            local: self.address(4, 8),
-            remote: self.address(6, 24),
+            local: ends.local(),
+            remote: ends.remote(),
             inode: self.u32(68),
             uid: self.u32(64),
             cgroup_id: None,
@@ -42,15 +42,6 @@ impl Socket<'_> {
             }
         }
         evidence
-    }
-
-    /// An IPv4 address stands in the first of its four words.
-    fn address(&self, port: usize, address: usize) -> SocketAddr {
-        let ip: IpAddr = match self.family {
-            Family::Ipv4 => Ipv4Addr::from(self.bytes::<4>(address)).into(),
-            Family::Ipv6 => Ipv6Addr::from(self.bytes::<16>(address)).into(),
-        };
-        SocketAddr::new(ip, u16::from_be_bytes(self.bytes(port)))
     }
 }
 

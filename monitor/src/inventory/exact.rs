@@ -204,14 +204,10 @@ impl Lookup {
 }
 
 fn answer(message: &Message<'_>, wanted: &Wanted, netns: u32) -> Answer {
-    let ends = &wanted.ends;
     match message {
         Message::Socket(found) => {
-            let found = found.evidence(netns);
-            let is_wanted = (found.family, found.local, found.remote)
-                == (ends.family(), ends.local(), ends.remote());
-            if is_wanted {
-                Answer::Socket(found)
+            if found.ends() == wanted.ends {
+                Answer::Socket(found.evidence(netns))
             } else if wanted.is_listener() {
                 Answer::Unclear
             } else {

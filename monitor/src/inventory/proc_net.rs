@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::evidence::timer_from;
 use super::{Dump, Error, Row, StateSet};
-use crate::tcp::{Evidence, Family, RawState, State};
+use crate::tcp::{Ends, Evidence, Family, RawState, State};
 
 /// What a row of the table can be.
 #[derive(Debug, PartialEq, Eq)]
@@ -84,8 +84,10 @@ fn parse(line: &str, family: Family) -> Result<Option<Line>, Error> {
     if words.next().is_none_or(|word| word == "sl") {
         return Ok(None);
     }
+    let local = address(words.next(), family).ok_or_else(missing("local_address"))?;
+    let remote = address(words.next(), family).ok_or_else(missing("rem_address"))?;
     let number = words
-        .nth(2)
+        .next()
         .and_then(|word| u8::from_str_radix(word, 16).ok());
     let timer = words.nth(1).and_then(|word| word.split_once(':'));
     let (timer, _) = timer.ok_or_else(missing("tr"))?;
@@ -101,9 +103,9 @@ fn parse(line: &str, family: Family) -> Result<Option<Line>, Error> {
     };
     Ok(Some(Line::Socket(Row {
         cookie: 0,
-        tuple: 0,
+        ends: Ends::new(family, local, remote),
+        interface: 0,
         state,
-        family,
         is_minisocket,
     })))
 }
@@ -120,11 +122,7 @@ fn evidence(line: &str, row: &Row, netns: u32) -> Result<Evidence, Error> {
     /// `USER_HZ`: a hundredth of a second on every architecture that has eBPF.
     const MILLIS_PER_TICK: u64 = 10;
     let mut words = line.split_ascii_whitespace();
-    words.next();
-    let local = address(words.next(), row.family).ok_or_else(missing("local_address"))?;
-    let remote = address(words.next(), row.family).ok_or_else(missing("rem_address"))?;
-    words.next();
-    let (send_queue, recv_queue) = hex_pair(words.next()).ok_or_else(missing("rx_queue"))?;
+    let (send_queue, recv_queue) = hex_pair(words.nth(4)).ok_or_else(missing("rx_queue"))?;
     let (timer, ticks) = hex_pair(words.next()).ok_or_else(missing("when"))?;
     let expires = Duration::from_millis(u64::from(ticks) * MILLIS_PER_TICK);
     let retransmits = words
@@ -134,11 +132,11 @@ fn evidence(line: &str, row: &Row, netns: u32) -> Result<Evidence, Error> {
     Ok(Evidence {
         netns,
         cookie: row.cookie,
-        family: row.family,
+        family: row.ends.family(),
         state: row.state,
         is_minisocket: row.is_minisocket,
-        local,
-        remote,
+        local: row.ends.local(),
+        remote: row.ends.remote(),
         uid: decimal(&mut words, 0).ok_or_else(missing("uid"))?,
         inode: decimal(&mut words, 1).ok_or_else(missing("inode"))?,
         cgroup_id: None,
@@ -229,7 +227,7 @@ mod tests {
         assert_eq!(parse("\n", Family::Ipv6).unwrap(), None);
         let line = "0: 0100007F:D4DE 0100007F:1388 0D 00000000:00000000 03:00001742";
         assert_eq!(parse(line, Family::Ipv4).unwrap(), Some(Line::Unknown));
-        let error = parse("0: 0100007F:D4DE", Family::Ipv4).unwrap_err();
+        let error = parse("0: 0100007F:D4DE 0100007F:1388 01", Family::Ipv4).unwrap_err();
         assert!(matches!(error, Error::Parse { field: "tr", .. }));
     }
 
@@ -275,11 +273,12 @@ mod tests {
         fn a_line_cut_short_is_an_error(at in 0_usize..60, family: bool) {
             let family = if family { Family::Ipv4 } else { Family::Ipv6 };
             let line = TABLE.lines().nth(2).unwrap();
+            let any = SocketAddr::from(([0; 4], 0));
             let row = Row {
                 cookie: 0,
-                tuple: 0,
+                ends: Ends::new(family, any, any),
+                interface: 0,
                 state: State::Listen,
-                family,
                 is_minisocket: false,
             };
             prop_assert!(evidence(&line[..at], &row, 1).is_err());

@@ -1,30 +1,29 @@
 //! One socket of a snapshot, and which states a snapshot asks for.
 
 use super::wire::Extensions;
-use crate::tcp::{Family, State};
+use crate::tcp::{Ends, State};
 
 /// One TCP socket as the kernel's tables show it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
     /// Socket cookie; 0 where only /proc/net could be asked. Not unique: a socket that is
     /// disconnected and connected anew keeps it, and so does each minisocket it leaves behind.
     pub(crate) cookie: u64,
-    /// Fingerprint of addresses, ports and interface: with the cookie it tells sockets apart.
-    pub(super) tuple: u64,
+    /// With the cookie they tell sockets apart.
+    pub(crate) ends: Ends,
+    /// Index of the interface it is bound to; 0 for any, and where only /proc/net could be asked.
+    pub(crate) interface: u32,
     /// A minisocket's substate is `TimeWait` or `FinWait2`.
     pub(crate) state: State,
-    pub(crate) family: Family,
     /// What is left is an `inet_timewait_sock`, not a full socket.
     pub(crate) is_minisocket: bool,
 }
 
-const _: () = assert!(size_of::<Row>() == 24);
+const _: () = assert!(size_of::<Row>() == 32);
 
 /// How a snapshot went, beside its rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Dump {
-    /// The kernel flagged the walk as inconsistent (`NLM_F_DUMP_INTR`).
-    pub(crate) is_interrupted: bool,
     /// Sockets left out because their state or family has a number unknown to this build.
     pub(crate) unknown_states: u64,
 }

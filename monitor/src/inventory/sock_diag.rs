@@ -1,6 +1,6 @@
 //! Every TCP socket of the calling thread's network namespace, from `NETLINK_SOCK_DIAG`.
 
-use std::io;
+use std::{io, mem};
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 
@@ -77,11 +77,11 @@ impl Recent {
 
 /// Keeps the latest row of each socket.
 fn drop_repeats(rows: &mut Vec<Row>) {
-    rows.sort_by_key(|row| (row.cookie, row.tuple));
+    rows.sort_by(|one, other| (one.cookie, &one.ends).cmp(&(other.cookie, &other.ends)));
     rows.dedup_by(|later, kept| {
-        let is_repeat = (later.cookie, later.tuple) == (kept.cookie, kept.tuple);
+        let is_repeat = (later.cookie, &later.ends) == (kept.cookie, &kept.ends);
         if is_repeat {
-            *kept = *later;
+            mem::swap(later, kept);
         }
         is_repeat
     });
@@ -131,9 +131,8 @@ impl<F: FnMut(&Found<'_>)> Walk<F> {
                 what: "it is empty",
             });
         }
-        let mut messages = Messages::new(datagram);
         let mut is_done = false;
-        for message in messages.by_ref() {
+        for message in Messages::new(datagram) {
             match message? {
                 // A socket may have changed state since the kernel chose it.
                 Message::Socket(found) if self.states.contains(found.state) => (self.take)(&found),
@@ -146,7 +145,6 @@ impl<F: FnMut(&Found<'_>)> Walk<F> {
                 }
             }
         }
-        self.dump.is_interrupted |= messages.is_interrupted;
         Ok(is_done)
     }
 }
@@ -189,19 +187,23 @@ pub(super) fn without_tcp_diag(error: Error) -> Error {
 #[cfg(test)]
 mod tests {
     use std::io::{Read as _, Write as _};
-    use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
     use std::thread::sleep;
     use std::time::Duration;
 
     use super::*;
-    use crate::tcp::{State, Timer};
+    use crate::tcp::{Ends, State, Timer};
 
     fn row(cookie: u64, state: State) -> Row {
         Row {
             cookie,
-            tuple: 0,
+            ends: Ends::V4 {
+                ports: (80, 4000),
+                local: Ipv4Addr::LOCALHOST,
+                remote: Ipv4Addr::LOCALHOST,
+            },
+            interface: 0,
             state,
-            family: Family::Ipv4,
             is_minisocket: false,
         }
     }
@@ -227,8 +229,8 @@ mod tests {
     #[test]
     fn sockets_that_share_a_cookie_are_several() {
         let mut again = row(7, State::Established);
-        again.tuple = 1;
-        let mut rows = vec![again, row(7, State::TimeWait)];
+        again.ends = again.ends.reversed();
+        let mut rows = vec![again.clone(), row(7, State::TimeWait)];
         drop_repeats(&mut rows);
         assert_eq!(rows, [row(7, State::TimeWait), again]);
     }

@@ -21,7 +21,6 @@ const TCPDIAG_GETSOCK: u16 = 18;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 
 const NLM_F_REQUEST: u16 = 0x001;
-const NLM_F_DUMP_INTR: u16 = 0x010;
 const NLM_F_DUMP: u16 = 0x300;
 
 /// A `struct tcp_info`.
@@ -160,8 +159,6 @@ pub(super) struct Messages<'a> {
     rest: &'a [u8],
     /// Of the request that the latest message answers.
     pub(super) sequence: u32,
-    /// Some message so far carried `NLM_F_DUMP_INTR`.
-    pub(super) is_interrupted: bool,
 }
 
 impl<'a> Messages<'a> {
@@ -169,14 +166,12 @@ impl<'a> Messages<'a> {
         Self {
             rest: datagram,
             sequence: 0,
-            is_interrupted: false,
         }
     }
 
     fn decode_next(&mut self) -> Option<Message<'a>> {
         let length = usize::try_from(u32_at(self.rest, 0)?).ok()?;
         let kind = u16_at(self.rest, 4)?;
-        self.is_interrupted |= u16_at(self.rest, 6)? & NLM_F_DUMP_INTR != 0;
         self.sequence = u32_at(self.rest, 8)?;
         let body = self.rest.get(HEADER..length)?;
         self.rest = self.rest.get(align(length)..).unwrap_or_default();
@@ -248,11 +243,31 @@ impl<'a> Socket<'a> {
     pub(super) fn row(&self) -> Row {
         Row {
             cookie: self.cookie(),
-            tuple: self.fingerprint(),
+            ends: self.ends(),
+            interface: self.u32(40),
             state: self.state,
-            family: self.family,
             is_minisocket: self.is_minisocket,
         }
+    }
+
+    /// An IPv4 address stands in the first of its four words.
+    pub(super) fn ends(&self) -> Ends {
+        let ports = (self.port(4), self.port(6));
+        match self.family {
+            Family::Ipv4 => Ends::V4 {
+                ports,
+                local: self.bytes::<4>(8).into(),
+                remote: self.bytes::<4>(24).into(),
+            },
+            Family::Ipv6 => Ends::V6 {
+                ports,
+                addresses: Box::new((self.bytes::<16>(8).into(), self.bytes::<16>(24).into())),
+            },
+        }
+    }
+
+    fn port(&self, at: usize) -> u16 {
+        u16::from_be_bytes(self.bytes(at))
     }
 
     pub(super) fn cookie(&self) -> u64 {
@@ -318,7 +333,7 @@ pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv6Addr;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
     use proptest::prelude::*;
 
@@ -369,9 +384,13 @@ mod tests {
             };
             let row = Row {
                 cookie: 0x0123_4567_89ab_cdef,
-                tuple: 0,
+                ends: Ends::V4 {
+                    ports: (0, 0),
+                    local: Ipv4Addr::UNSPECIFIED,
+                    remote: Ipv4Addr::UNSPECIFIED,
+                },
+                interface: 0,
                 state,
-                family: Family::Ipv4,
                 is_minisocket,
             };
             assert_eq!(socket.row(), row);
@@ -382,13 +401,11 @@ mod tests {
     #[test]
     fn a_datagram_holds_several_messages() {
         let mut datagram = row_message(6, 3, &[]);
-        datagram.extend(message(NLMSG_DONE, NLM_F_DUMP_INTR, &[0; 4]));
+        datagram.extend(message(NLMSG_DONE, 2, &[0; 4]));
         let mut messages = Messages::new(&datagram);
         assert!(matches!(messages.next(), Some(Ok(Message::Socket(_)))));
-        assert!(!messages.is_interrupted);
         let done = Message::Done { errno: 0 };
         assert!(matches!(messages.next(), Some(Ok(message)) if message == done));
-        assert!(messages.is_interrupted);
         assert!(messages.next().is_none());
     }
 

@@ -33,8 +33,6 @@ pub(crate) struct Survey<T> {
     pub(crate) limits: Limits,
     /// Nothing but /proc/net could be asked, which knows neither cookies nor `struct tcp_info`.
     pub(crate) is_fallback: bool,
-    /// The kernel flagged the walk as inconsistent.
-    pub(crate) is_interrupted: bool,
     pub(crate) cost: Cost,
 }
 
@@ -239,22 +237,21 @@ impl Desk {
         let meter = Meter::start();
         let netns = namespace.inode;
         let (net, buffer) = (net(&mut self.net)?, &mut self.buffer);
-        let (limits, dump, is_fallback) = self.home.visit(namespace, || {
+        let (limits, is_fallback) = self.home.visit(namespace, || {
             let limits = limits::read(Path::new("/proc"), net, buffer)?;
             let mut take = |evidence: &Evidence| take(&mut found, evidence);
             match sock_diag::survey(netns, query, &mut take) {
                 Err(Error::NoTcpDiag { .. }) => {
-                    let dump = proc_net::fallback_survey(netns, query.states, take)?;
-                    Ok((limits, dump, true))
+                    proc_net::fallback_survey(netns, query.states, take)?;
+                    Ok((limits, true))
                 }
-                outcome => Ok((limits, outcome?, false)),
+                outcome => outcome.map(|_| (limits, false)),
             }
         })?;
         Ok(Survey {
             found,
             limits,
             is_fallback,
-            is_interrupted: dump.is_interrupted,
             cost: meter.stop(),
         })
     }
