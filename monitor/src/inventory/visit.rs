@@ -1,8 +1,11 @@
 //! Entering a network namespace, and coming back.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -10,11 +13,17 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::{Error, Namespace};
 
+/// Each way back is tried this often: a want of memory may pass.
+const RETURNS: u32 = 5;
+const BETWEEN_RETURNS: Duration = Duration::from_millis(20);
+
 /// The calling thread's own namespace, to return to.
 #[derive(Debug)]
 pub(super) struct Home {
     file: OwnedFd,
     inode: u64,
+    /// Why the thread could not return: it is in a foreign namespace, for good.
+    lost: Cell<Option<Errno>>,
 }
 
 impl Home {
@@ -23,28 +32,59 @@ impl Home {
         let home = || {
             let file = open(path)?;
             let inode = rustix::fs::fstat(&file)?.st_ino;
-            Ok(Self { file, inode })
+            Ok(Self {
+                file,
+                inode,
+                lost: Cell::new(None),
+            })
         };
         home().map_err(|errno: Errno| Error::reading(path)(errno.into()))
     }
 
     /// Does `work` in `namespace`, then returns: a thread that stayed would keep it alive. Who is there
-    /// already needs no privilege.
+    /// already needs no privilege. After a visit that could not return, every other fails alike.
     pub(super) fn visit<T>(
         &self,
         namespace: &Namespace,
         work: impl FnOnce() -> Result<T, Error>,
     ) -> Result<T, Error> {
+        if let Some(errno) = self.lost.get() {
+            return Err(not_returned(errno));
+        }
         let there = find(namespace)?;
         if u64::from(namespace.inode) == self.inode {
             return work();
         }
         switch(&there).map_err(failure(namespace.inode))?;
         let outcome = work();
-        switch(&self.file).map_err(|errno| Error::Return {
-            cause: errno.into(),
-        })?;
+        if let Err(errno) = self.go_back() {
+            self.lost.set(Some(errno));
+            return Err(not_returned(errno));
+        }
         outcome
+    }
+
+    /// No visit works any more: what it would find belongs to another namespace.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.get().is_some()
+    }
+
+    fn go_back(&self) -> Result<(), Errno> {
+        let mut outcome = switch(&self.file);
+        for _ in 1..RETURNS {
+            if outcome.is_ok() {
+                break;
+            }
+            sleep(BETWEEN_RETURNS);
+            outcome = switch(&self.file);
+        }
+        outcome
+    }
+}
+
+fn not_returned(errno: Errno) -> Error {
+    Error::Return {
+        cause: errno.into(),
     }
 }
 
@@ -78,4 +118,65 @@ fn open(path: &Path) -> Result<OwnedFd, Errno> {
 
 fn switch(namespace: impl AsFd) -> Result<(), Errno> {
     move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::path::PathBuf;
+    use std::sync::mpsc;
+    use std::thread;
+
+    use rustix::thread::{UnshareFlags, gettid, unshare_unsafe};
+
+    use super::*;
+
+    impl Home {
+        /// A home to which no way leads back.
+        pub(in super::super) fn without_return() -> Self {
+            let mut home = Self::of_this_thread().unwrap();
+            home.file = open(Path::new("/dev/null")).unwrap();
+            home
+        }
+    }
+
+    /// A namespace that lives as long as the sender beside it; none without the privilege.
+    pub(in super::super) fn another_namespace() -> Option<(Namespace, mpsc::Sender<()>)> {
+        let (keep, end) = mpsc::channel::<()>();
+        let (found, there) = mpsc::channel();
+        thread::spawn(move || {
+            // SAFETY: only what the thread sees of the network changes.
+            let entered = unsafe { unshare_unsafe(UnshareFlags::NEWNET) };
+            let task = gettid().as_raw_nonzero();
+            let path = PathBuf::from(format!("/proc/self/task/{task}/ns/net"));
+            let inode = rustix::fs::stat(&path).unwrap().st_ino;
+            let namespace = entered.ok().map(|()| Namespace {
+                inode: u32::try_from(inode).unwrap(),
+                name: None,
+                path,
+            });
+            found.send(namespace).unwrap();
+            for () in end {}
+        });
+        Some((there.recv().unwrap()?, keep))
+    }
+
+    #[test]
+    fn after_a_visit_that_cannot_return_nothing_is_done_in_a_foreign_namespace() {
+        let Some((namespace, _keep)) = another_namespace() else {
+            return;
+        };
+        thread::spawn(move || {
+            let home = Home::of_this_thread().unwrap();
+            home.visit(&namespace, || Ok(())).unwrap();
+            assert!(!home.is_lost());
+            let home = Home::without_return();
+            let outcome = home.visit(&namespace, || Ok(()));
+            assert!(matches!(outcome, Err(Error::Return { .. })));
+            assert!(home.is_lost());
+            let outcome = home.visit::<()>(&namespace, || panic!("it is done there"));
+            assert!(matches!(outcome, Err(Error::Return { .. })));
+        })
+        .join()
+        .unwrap();
+    }
 }

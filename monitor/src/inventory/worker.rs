@@ -64,7 +64,8 @@ type Job = Box<dyn FnOnce(&mut Desk) + Send>;
 /// A handle on the thread, which answers in the order it is asked and ends with its last handle.
 ///
 /// Each request names the function that takes the answer; it runs on that thread, so it should do
-/// no more than pass the answer on. It is dropped uncalled when the thread has stopped.
+/// no more than pass the answer on. It is dropped uncalled when the thread has stopped, as it does
+/// after [`Error::Return`]: from then on it would count one namespace's sockets as another's.
 #[derive(Clone, Debug)]
 pub(crate) struct Worker {
     jobs: mpsc::Sender<Job>,
@@ -73,8 +74,11 @@ pub(crate) struct Worker {
 impl Worker {
     /// Starts the thread in the namespace of the caller.
     pub(crate) fn spawn() -> Result<Self, Error> {
+        Self::spawn_from(Home::of_this_thread()?)
+    }
+
+    fn spawn_from(home: Home) -> Result<Self, Error> {
         let (jobs, queue) = mpsc::channel::<Job>();
-        let home = Home::of_this_thread()?;
         thread::Builder::new()
             .name("inventory".to_owned())
             .spawn(move || {
@@ -85,6 +89,13 @@ impl Worker {
                 };
                 for job in queue {
                     job(&mut desk);
+                    if desk.home.is_lost() {
+                        tracing::error!(
+                            "cannot return to the daemon's own network namespace: no more can be \
+                             told of any"
+                        );
+                        break;
+                    }
                 }
             })
             .map_err(|cause| Error::Spawn { cause })?;
@@ -321,6 +332,7 @@ fn thread_cpu_time() -> Duration {
 mod tests {
     use std::net::TcpListener;
 
+    use super::super::visit;
     use super::*;
     use crate::tcp::{Ends, Family, State};
 
@@ -412,6 +424,22 @@ mod tests {
         for (inode, outcome) in figures {
             assert!(matches!(outcome, Err(Error::Gone { inode: gone }) if gone == inode));
         }
+    }
+
+    #[test]
+    fn a_thread_that_cannot_return_stops() {
+        let Some((namespace, _keep)) = visit::tests::another_namespace() else {
+            return;
+        };
+        let worker = Worker::spawn_from(Home::without_return()).unwrap();
+        let asked = vec![namespace.clone(), here()];
+        let figures = wait(|reply| worker.figures(asked, reply)).unwrap();
+        let is_lost = |(_, outcome): &(u32, Result<Figures, Error>)| {
+            matches!(outcome, Err(Error::Return { .. }))
+        };
+        assert_eq!(figures.iter().filter(|one| is_lost(one)).count(), 2);
+        let later = wait(|reply| worker.figures(vec![here()], reply));
+        assert!(matches!(later, Err(Error::Stopped)));
     }
 
     #[test]
