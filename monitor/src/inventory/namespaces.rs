@@ -13,16 +13,19 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, RawDir};
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
 use super::Error;
 
-/// The name of the first process's namespace, unless it is mounted under another.
+/// The name of the initial namespace, whatever else it is mounted under.
 const HOST: &str = "host";
 /// `NET_NS_INIT_INO` in `include/uapi/linux/nsfs.h`: the initial namespace since Linux 6.18, even
 /// where the first process may not be read.
 const INITIAL: u32 = 0xEFFF_FFF9;
+/// `PROC_PID_INIT_INO` in `include/linux/proc_ns.h`: the initial pid namespace, where the first process
+/// is the host's.
+const INITIAL_PIDS: &[u8] = b"pid:[4026531836]";
 
 /// A network namespace and the way into it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,24 +62,46 @@ pub(crate) struct Discovery {
 
 /// Looks for namespaces in `proc_root`. A process that ends meanwhile is passed over.
 pub(crate) fn discover(proc_root: &Path, depth: Depth) -> Result<Discovery, Error> {
-    let mountinfo = proc_root.join("self/mountinfo");
-    let mounts = fs::read(&mountinfo).map_err(Error::reading(&mountinfo))?;
     let mut scan = Scan {
         proc_root,
         depth,
-        found: mounted(&mounts).map(|found| (found.inode, found)).collect(),
+        found: mounts(proc_root)?,
+        firsts: None,
         unreadable: 0,
         link: String::new(),
     };
     scan.processes()
         .map_err(|errno| Error::reading(proc_root)(errno.into()))?;
+    scan.name_host();
     Ok(Discovery {
         namespaces: scan.found.into_values().collect(),
         unreadable: scan.unreadable,
     })
 }
 
-/// The namespaces bind-mounted somewhere, from /proc/self/mountinfo (`man 5 proc_pid_mountinfo`).
+/// The namespaces mounted by the first process, whose names are the host's; by this one, where its
+/// mounts are the same or the first process may not be looked at.
+fn mounts(proc_root: &Path) -> Result<BTreeMap<u32, Namespace>, Error> {
+    let mountinfo = proc_root.join("self/mountinfo");
+    let own = fs::read(&mountinfo).map_err(Error::reading(&mountinfo))?;
+    let mut found: BTreeMap<u32, Namespace> =
+        mounted(&own).map(|found| (found.inode, found)).collect();
+    let mount_namespace = |process| fs::read_link(proc_root.join(process).join("ns/mnt"));
+    if let (Ok(own), Ok(first)) = (mount_namespace("self"), mount_namespace("1"))
+        && own != first
+        && let Ok(mounts) = fs::read(proc_root.join("1/mountinfo"))
+    {
+        let root = proc_root.join("1/root");
+        for mut namespace in mounted(&mounts) {
+            let path = namespace.path.strip_prefix("/");
+            namespace.path = root.join(path.unwrap_or(&namespace.path));
+            found.insert(namespace.inode, namespace);
+        }
+    }
+    Ok(found)
+}
+
+/// The namespaces bind-mounted somewhere, from a /proc/pid/mountinfo (`man 5 proc_pid_mountinfo`).
 fn mounted(mountinfo: &[u8]) -> impl Iterator<Item = Namespace> {
     mountinfo.split(|byte| *byte == b'\n').filter_map(|line| {
         let mut words = line.split(|byte| *byte == b' ');
@@ -125,6 +150,8 @@ struct Scan<'a> {
     proc_root: &'a Path,
     depth: Depth,
     found: BTreeMap<u32, Namespace>,
+    /// The first process's.
+    firsts: Option<u32>,
     unreadable: u64,
     link: String,
 }
@@ -134,7 +161,10 @@ impl Scan<'_> {
         let root = open_directory(rustix::fs::CWD, self.proc_root)?;
         for_each_number(root.as_fd(), |pid| {
             let unreadable = self.unreadable;
-            self.look(root.as_fd(), pid, |scan| scan.proc_root.join(pid));
+            let inode = self.look(root.as_fd(), pid, |scan| scan.proc_root.join(pid));
+            if pid == "1" {
+                self.firsts = inode;
+            }
             // What may not be read of a process may not be read of its threads.
             if self.depth == Depth::Threads && self.unreadable == unreadable {
                 self.threads(root.as_fd(), pid);
@@ -142,9 +172,21 @@ impl Scan<'_> {
         })
     }
 
+    /// Looks at the other threads of a process, the first of which has been looked at.
     fn threads(&mut self, root: BorrowedFd<'_>, pid: &str) {
-        let scanned = open_directory(root, Path::new(&format!("{pid}/task"))).and_then(|tasks| {
+        /// Links of a directory with one directory in it: `proc_task_getattr()` in
+        /// `fs/proc/base.c` (Linux 6.18) counts each thread as one.
+        const LINKS_OF_ONE: u64 = 3;
+        let path = format!("{pid}/task");
+        let links = rustix::fs::statat(root, &*path, AtFlags::empty()).map(|stat| stat.st_nlink);
+        if links == Ok(LINKS_OF_ONE) {
+            return;
+        }
+        let scanned = open_directory(root, Path::new(&path)).and_then(|tasks| {
             for_each_number(tasks.as_fd(), |tid| {
+                if tid == pid {
+                    return;
+                }
                 self.look(tasks.as_fd(), tid, |scan| {
                     scan.proc_root.join(pid).join("task").join(tid)
                 });
@@ -156,33 +198,57 @@ impl Scan<'_> {
     }
 
     /// Notes the namespace of the task whose directory is `task`, within `parent`.
-    fn look(&mut self, parent: BorrowedFd<'_>, task: &str, path: impl FnOnce(&Self) -> PathBuf) {
+    fn look(
+        &mut self,
+        parent: BorrowedFd<'_>,
+        task: &str,
+        path: impl FnOnce(&Self) -> PathBuf,
+    ) -> Option<u32> {
         self.link.clear();
         let mut target = [MaybeUninit::uninit(); 32];
         let read = write!(self.link, "{task}/ns/net")
             .map_err(|_| Errno::INVAL)
             .and_then(|()| rustix::fs::readlinkat_raw(parent, &*self.link, &mut target));
         match read {
-            Ok((target, _)) => match parse_link(target) {
-                Some(inode) => self.add(inode, task == "1", path),
-                None => self.unreadable += 1,
-            },
-            Err(error) => self.note(error),
+            Ok((target, _)) => {
+                let inode = parse_link(target);
+                match inode {
+                    Some(inode) => self.add(inode, path),
+                    None => self.unreadable += 1,
+                }
+                inode
+            }
+            Err(error) => {
+                self.note(error);
+                None
+            }
         }
     }
 
-    fn add(&mut self, inode: u32, is_host: bool, path: impl FnOnce(&Self) -> PathBuf) {
+    fn add(&mut self, inode: u32, path: impl FnOnce(&Self) -> PathBuf) {
         if !self.found.contains_key(&inode) {
             let path = path(self).join("ns/net");
             let name = None;
             self.found.insert(inode, Namespace { inode, name, path });
         }
-        if (is_host || inode == INITIAL)
-            && let Some(host) = self.found.get_mut(&inode)
-        {
-            // Container engines mount it under names of their own (Docker: `default`).
+    }
+
+    /// Container engines mount the host's under names of their own (Docker: `default`). In a pid
+    /// namespace of our own the first process is a container's: it says nothing of the host.
+    fn name_host(&mut self) {
+        let host = if self.found.contains_key(&INITIAL) {
+            Some(INITIAL)
+        } else {
+            self.firsts.filter(|_| self.sees_the_hosts_first_process())
+        };
+        if let Some(host) = host.and_then(|inode| self.found.get_mut(&inode)) {
             host.name = Some(HOST.to_owned());
         }
+    }
+
+    fn sees_the_hosts_first_process(&self) -> bool {
+        fs::read_link(self.proc_root.join("self/ns/pid"))
+            .is_ok_and(|link| link.as_os_str().as_bytes() == INITIAL_PIDS)
     }
 
     fn note(&mut self, error: Errno) {
@@ -235,15 +301,22 @@ mod tests {
         fn new(test: &str) -> Self {
             let name = format!("tcplinger-{test}-{}", std::process::id());
             let root = std::env::temp_dir().join(name);
-            fs::create_dir_all(root.join("self")).unwrap();
+            fs::create_dir_all(root.join("self/ns")).unwrap();
             fs::write(root.join("self/mountinfo"), MOUNTINFO).unwrap();
-            Self(root)
+            let proc = Self(root);
+            proc.link("self", "pid", "pid:[4026531836]");
+            proc
+        }
+
+        fn link(&self, process: &str, kind: &str, target: &str) {
+            let ns = self.0.join(process).join("ns");
+            fs::create_dir_all(&ns).unwrap();
+            drop(fs::remove_file(ns.join(kind)));
+            symlink(target, ns.join(kind)).unwrap();
         }
 
         fn task(&self, path: &str, inode: u32) {
-            let ns = self.0.join(path).join("ns");
-            fs::create_dir_all(&ns).unwrap();
-            symlink(format!("net:[{inode}]"), ns.join("net")).unwrap();
+            self.link(path, "net", &format!("net:[{inode}]"));
         }
 
         fn names(&self, depth: Depth) -> Vec<(u32, Option<String>)> {
@@ -285,9 +358,62 @@ mod tests {
     }
 
     #[test]
+    fn the_initial_namespace_alone_is_the_host() {
+        let proc = Proc::new("initial");
+        proc.task("1", 50);
+        proc.task("2", INITIAL);
+        let mut names = proc.names(Depth::Processes);
+        names.retain(|(_, name)| name.as_deref() == Some(HOST));
+        assert_eq!(names, [(INITIAL, Some(HOST.to_owned()))]);
+    }
+
+    #[test]
+    fn the_first_process_of_a_container_is_not_the_hosts() {
+        let proc = Proc::new("container");
+        proc.link("self", "pid", "pid:[4026532300]");
+        proc.task("1", 50);
+        assert!(proc.names(Depth::Threads).contains(&(50, None)));
+        proc.task("1", 4_026_532_247);
+        let expected = [(4_026_532_247, Some("a b".to_owned()))];
+        assert_eq!(proc.names(Depth::Threads), expected);
+    }
+
+    #[test]
+    fn mounts_of_the_first_process_are_reached_through_it() {
+        let proc = Proc::new("mounts");
+        proc.task("1", 50);
+        let hosts = "\
+67 66 0:4 net:[60] /run/netns/blue rw - nsfs nsfs rw
+68 66 0:4 net:[4026532247] /run/netns/hosts rw - nsfs nsfs rw
+";
+        fs::write(proc.0.join("1/mountinfo"), hosts).unwrap();
+        proc.link("self", "mnt", "mnt:[7]");
+        proc.link("1", "mnt", "mnt:[7]");
+        assert_eq!(proc.names(Depth::Processes).len(), 2);
+
+        proc.link("1", "mnt", "mnt:[8]");
+        let found = discover(&proc.0, Depth::Processes).unwrap().namespaces;
+        let found: Vec<_> = found
+            .into_iter()
+            .map(|one| (one.name.unwrap(), one.path))
+            .collect();
+        let expected = [
+            ("host".to_owned(), proc.0.join("1/ns/net")),
+            ("blue".to_owned(), proc.0.join("1/root/run/netns/blue")),
+            ("hosts".to_owned(), proc.0.join("1/root/run/netns/hosts")),
+        ];
+        assert_eq!(found, expected);
+
+        fs::remove_file(proc.0.join("1/mountinfo")).unwrap();
+        let names = proc.names(Depth::Processes);
+        assert!(names.contains(&(4_026_532_247, Some("a b".to_owned()))));
+    }
+
+    #[test]
     fn each_namespace_has_a_way_in() {
         let proc = Proc::new("paths");
         proc.task("5", 50);
+        proc.task("12/task/12", 50);
         proc.task("12/task/13", 60);
         let found = discover(&proc.0, Depth::Threads).unwrap().namespaces;
         let paths: Vec<_> = found.into_iter().map(|one| one.path).collect();
