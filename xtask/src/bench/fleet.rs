@@ -3,7 +3,6 @@
 
 mod exposition;
 mod hosts;
-mod http;
 mod prometheus;
 mod queries;
 

@@ -4,6 +4,7 @@
 //! kernel's own: `kernel.bpf_stats_enabled`, read through bpftool.
 
 mod fleet;
+mod http;
 mod load;
 mod owners;
 mod scrape;

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::http;
+use crate::bench::http;
 use crate::exec::{command, is_root};
 use crate::{build, setup, workspace};
 

@@ -13,8 +13,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::hosts::Hosts;
-use super::http;
 use super::queries::{Query, RULES, Times};
+use crate::bench::http;
 use crate::exec::command;
 use crate::workspace;
 
