@@ -43,14 +43,11 @@ pub(crate) struct FleetArgs {
     /// Hosts to simulate
     #[arg(long, default_value_t = 200, requires = "fleet")]
     hosts: usize,
-    /// How long they are scraped for, a scrape every 5 s
-    #[arg(long, default_value_t = 300, requires = "fleet")]
-    seconds: u64,
 }
 
-pub(super) fn run(args: &FleetArgs) -> Result<()> {
+pub(super) fn run(args: &FleetArgs, seconds: u64) -> Result<()> {
     ensure!(
-        args.hosts > 0 && args.seconds >= 60,
+        args.hosts > 0 && seconds >= 60,
         "--hosts must be 1 or more, and --seconds 60 or more: rates need a minute"
     );
     if find("prometheus").is_none() {
@@ -64,25 +61,24 @@ pub(super) fn run(args: &FleetArgs) -> Result<()> {
     };
     let exposition = Exposition::parse(&exposition)?;
     eprintln!("{} series in the exposition", exposition.series());
-    measure(args, exposition)
+    measure(args.hosts, Duration::from_secs(seconds), exposition)
 }
 
-fn measure(args: &FleetArgs, exposition: Exposition) -> Result<()> {
+fn measure(count: usize, time: Duration, exposition: Exposition) -> Result<()> {
     let scratch = Scratch::new()?;
     let prometheus = Prometheus::start(scratch.path())?;
     let empty = prometheus.usage()?;
     let hosts = Hosts::serve(exposition)?;
-    prometheus.scrape(hosts.address(), args.hosts, SCRAPE_EVERY)?;
-    let time = Duration::from_secs(args.seconds);
+    prometheus.scrape(hosts.address(), count, SCRAPE_EVERY)?;
     wait(time);
     let full = prometheus.usage()?;
     ensure!(
-        full.hosts_up == args.hosts,
+        full.hosts_up == count,
         "only {} of {} hosts are up",
         full.hosts_up,
-        args.hosts
+        count
     );
-    report(args.hosts, &empty, &full);
+    report(count, &empty, &full);
     for (title, queries) in queries::all()? {
         let asked: Result<Vec<Times>> = queries
             .into_iter()

@@ -4,9 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use rustix::net::sockopt::set_socket_linger;
 
+use super::place::join;
 use crate::exec::{command, exec};
 
 /// Addresses of this host to connect to, so that ports in `TIME_WAIT` do not run out: each takes
@@ -35,26 +36,42 @@ pub(crate) struct LoadArgs {
 pub(crate) fn run(args: &LoadArgs) -> Result<()> {
     exec(&mut command("ip", &["link", "set", "lo", "up"]))?;
     let threads = u32::try_from(thread::available_parallelism()?.get())?;
-    let (each, close) = (args.connections / threads, args.close);
     let start = Instant::now();
-    let workers: Vec<_> = (0..threads)
-        .map(|_| thread::spawn(move || connect(each, close)))
-        .collect();
-    for worker in workers {
-        worker
-            .join()
-            .map_err(|_| anyhow!("a thread of the load panicked"))??;
-    }
-    print_rate(f64::from(each * threads) / start.elapsed().as_secs_f64());
+    let connections = on_every_core(End::After(args.connections / threads), args.close)?;
+    print_rate(f64::from(connections) / start.elapsed().as_secs_f64());
     Ok(())
 }
 
-fn connect(connections: u32, close: Close) -> Result<()> {
+/// When a thread has done enough.
+#[derive(Clone, Copy)]
+pub(super) enum End {
+    After(u32),
+    At(Instant),
+}
+
+impl End {
+    fn has_come(self, connections: u32) -> bool {
+        match self {
+            Self::After(enough) => connections >= enough,
+            Self::At(time) => Instant::now() >= time,
+        }
+    }
+}
+
+/// Connections made, those of all threads.
+pub(super) fn on_every_core(end: End, close: Close) -> Result<u32> {
+    let workers: Vec<_> = (0..thread::available_parallelism()?.get())
+        .map(|_| thread::spawn(move || connect(end, close)))
+        .collect();
+    workers.into_iter().map(join).sum()
+}
+
+fn connect(end: End, close: Close) -> Result<u32> {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot listen")?;
     let port = listener.local_addr()?.port();
-    for number in 0..connections {
-        let [_, _, _, last] = (number % ADDRESSES + 1).to_be_bytes();
-        let address = SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), port));
+    let mut number = 0;
+    while !end.has_come(number) {
+        let address = address(number, port);
         let client = TcpStream::connect(address)
             .with_context(|| format!("connection {number} to {address}"))?;
         let server = listener.accept().context("cannot accept")?;
@@ -64,8 +81,15 @@ fn connect(connections: u32, close: Close) -> Result<()> {
         // The client first: it is the one that goes to `TIME_WAIT`.
         drop(client);
         drop(server);
+        number += 1;
     }
-    Ok(())
+    Ok(number)
+}
+
+/// Where the connection of that number goes.
+pub(super) fn address(number: u32, port: u16) -> SocketAddr {
+    let [_, _, _, last] = (number % ADDRESSES + 1).to_be_bytes();
+    SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), port))
 }
 
 #[expect(

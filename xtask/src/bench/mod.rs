@@ -3,10 +3,13 @@
 //! The load is connections over the loopback of a network namespace of its own. The meter is the
 //! kernel's own: `kernel.bpf_stats_enabled`, read through bpftool.
 
+mod census;
 mod fleet;
+mod hold;
 mod http;
 mod load;
 mod owners;
+mod place;
 mod scrape;
 mod watcher;
 
@@ -17,8 +20,9 @@ use crate::{build, setup, workspace};
 pub(crate) use load::{Close, LoadArgs};
 use watcher::Watcher;
 
+pub(crate) use hold::{HoldArgs, hold};
 pub(crate) use load::run as run_load;
-pub(crate) use owners::{HoldArgs, OwnersArgs, hold, measure as run_owners};
+pub(crate) use owners::{OwnersArgs, measure as run_owners};
 pub(crate) use scrape::{ScrapeArgs, measure as run_scrape};
 
 /// Scrapes of each exporter, if the time suffices.
@@ -43,6 +47,11 @@ pub(crate) struct Args {
     scrape: bool,
     #[command(flatten)]
     fleet: fleet::FleetArgs,
+    #[command(flatten)]
+    census: census::CensusArgs,
+    /// How long the fleet is scraped, a scrape every 5 s (300), or a scene of the census watched
+    #[arg(long)]
+    seconds: Option<u64>,
 }
 
 /// One watcher's figures, a value a round.
@@ -58,9 +67,12 @@ struct Figures {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     if args.fleet.fleet {
-        return fleet::run(&args.fleet);
+        return fleet::run(&args.fleet, args.seconds.unwrap_or(300));
     }
     ensure!(is_root(), "the bench needs root: it loads eBPF programs");
+    if args.census.census {
+        return census::run(&args.census, args.seconds);
+    }
     setup::ensure()?;
     if args.owners {
         return owners::run(args.rounds);

@@ -1,48 +1,23 @@
 //! What naming the owners of many sockets takes, next to `ss -tanp` on the same sockets.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::hold::Holder;
 use crate::exec::{command, exec};
 use crate::{build, workspace};
 
 /// Processes that hold them: one may not have that many descriptors.
 const HOLDERS: usize = 3;
 /// `CLOSE_WAIT` sockets of each.
-const HELD: u32 = 19_000;
-/// Of the other end's address: each takes the default ephemeral range of ports.
-const SERVER: Ipv4Addr = Ipv4Addr::LOCALHOST;
-
-#[derive(clap::Args)]
-pub(crate) struct HoldArgs {
-    #[arg(long)]
-    sockets: u32,
-}
+const HELD: usize = 19_000;
 
 #[derive(clap::Args)]
 pub(crate) struct OwnersArgs {
     #[arg(long)]
     rounds: u32,
-}
-
-/// Opens that many sockets whose peers have closed, says so, and keeps them until stdin ends.
-pub(crate) fn hold(args: &HoldArgs) -> Result<()> {
-    let listener = TcpListener::bind((SERVER, 0)).context("cannot listen")?;
-    let address = listener.local_addr()?;
-    let mut held = Vec::new();
-    for number in 0..args.sockets {
-        drop(TcpStream::connect(address).with_context(|| format!("connection {number}"))?);
-        held.push(listener.accept().context("cannot accept")?.0);
-    }
-    let mut stdout = std::io::stdout();
-    writeln!(stdout, "{}", held.len())?;
-    stdout.flush()?;
-    std::io::stdin().read_to_end(&mut Vec::new())?;
-    Ok(())
 }
 
 /// Starts the measurement in a network namespace of its own.
@@ -59,7 +34,7 @@ pub(super) fn run(rounds: u32) -> Result<()> {
 pub(crate) fn measure(args: &OwnersArgs) -> Result<()> {
     exec(&mut command("ip", &["link", "set", "lo", "up"]))?;
     let holders: Vec<Holder> = (0..HOLDERS)
-        .map(|_| Holder::start())
+        .map(|_| Holder::start(&["--connections", &HELD.to_string()]))
         .collect::<Result<_>>()?;
     let tcplinger = workspace::binary()?;
     let tcplinger = tcplinger.to_str().context("its path is not UTF-8")?;
@@ -72,7 +47,7 @@ pub(crate) fn measure(args: &OwnersArgs) -> Result<()> {
             times.push(time(peer)?.as_secs_f64());
         }
     }
-    let sockets = HOLDERS * HELD as usize;
+    let sockets = HOLDERS * HELD;
     eprintln!("\n{sockets} sockets in CLOSE_WAIT, held by {HOLDERS} processes");
     eprintln!("{:<20} {:>26}", "seconds", "minimum median maximum");
     let mut medians = Vec::new();
@@ -95,32 +70,4 @@ fn time(command: &mut Command) -> Result<Duration> {
         .context("cannot start it")?;
     ensure!(status.success(), "{command:?} failed: {status}");
     Ok(start.elapsed())
-}
-
-/// A process that holds its sockets for as long as this lives.
-struct Holder(Child);
-
-impl Holder {
-    fn start() -> Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .args(["hold", "--sockets", &HELD.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot start a holder")?;
-        let stdout = child.stdout.take().context("it has no stdout")?;
-        let holder = Self(child);
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line)?;
-        ensure!(line.trim() == HELD.to_string(), "a holder has no sockets");
-        Ok(holder)
-    }
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        // It ends with its stdin; waiting is what matters.
-        let _ = self.0.wait();
-    }
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Close, LoadArgs, load};
@@ -164,13 +164,13 @@ impl Target {
 }
 
 /// A process that is asked to end when this is dropped, so that it cleans up behind itself.
-struct Running {
+pub(super) struct Running {
     name: &'static str,
     child: Child,
 }
 
 impl Running {
-    fn start(name: &'static str, command: &mut Command) -> Result<Self> {
+    pub(super) fn start(name: &'static str, command: &mut Command) -> Result<Self> {
         let command = command.stdout(Stdio::null()).stderr(Stdio::null());
         let child = command
             .spawn()
@@ -178,8 +178,19 @@ impl Running {
         Ok(Self { name, child })
     }
 
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(super) fn ensure_alive(&mut self) -> Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!("{} has ended: {status}", self.name);
+        }
+        Ok(())
+    }
+
     /// User and system time so far: fields 14 and 15 of `/proc/<pid>/stat`, in hundredths.
-    fn cpu(&self) -> Duration {
+    pub(super) fn cpu(&self) -> Duration {
         let path = format!("/proc/{}/stat", self.child.id());
         let stat = fs::read_to_string(path).unwrap_or_default();
         let fields = stat.rsplit(')').next().unwrap_or_default();
@@ -206,10 +217,10 @@ impl Drop for Running {
 }
 
 /// A directory for the control socket and its lock, removed when this is dropped.
-struct Scratch(PathBuf);
+pub(super) struct Scratch(pub(super) PathBuf);
 
 impl Scratch {
-    fn new() -> Result<Self> {
+    pub(super) fn new() -> Result<Self> {
         let name = format!("tcplinger-scrape-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
         fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
@@ -225,7 +236,7 @@ impl Drop for Scratch {
 }
 
 /// An address that nobody listens on just now.
-fn free_address() -> Result<SocketAddr> {
+pub(super) fn free_address() -> Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?;
     Ok(listener.local_addr()?)
 }
