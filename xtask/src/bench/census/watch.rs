@@ -312,11 +312,6 @@ impl<'a> Watch<'a> {
         100.0 * cpu.as_secs_f64() / self.begun.elapsed().as_secs_f64()
     }
 
-    /// Percent of the looks at which the daemon said that something was in doubt.
-    pub(super) fn doubted_percent(&self) -> f64 {
-        percent(self.doubted, self.looks)
-    }
-
     pub(super) const fn oldest(&self) -> Duration {
         self.oldest
     }
@@ -343,15 +338,21 @@ impl<'a> Watch<'a> {
             );
         }
         let status = self.daemon.status()?;
+        let events = status.json.get("events").and_then(Value::as_object);
+        let events = events.into_iter().flatten();
+        let events: Vec<String> = events
+            .map(|(kind, number)| format!("{number} {kind}"))
+            .collect();
         eprintln!(
-            "{:.2} % of a core, {:.1} MB; {} events, {} lost, drift {}; in doubt at {:.0} % of {} looks; \
-             figures at most {:.1} s old; metrics and API differed {} times",
+            "{:.2} % of a core, {:.1} MB; events {}; drift {}",
             self.cpu_percent(),
             self.daemon.resident_megabytes()?,
-            status.number("/events/received"),
-            status.number("/events/lost"),
+            events.join(", "),
             status.number("/drift"),
-            self.doubted_percent(),
+        );
+        eprintln!(
+            "in doubt at {:.0} % of {} looks; figures at most {:.1} s old; metrics and API differed {} times",
+            percent(self.doubted, self.looks),
             self.looks,
             self.oldest.as_secs_f64(),
             self.differing,
