@@ -4,6 +4,10 @@
 //! fields are append-only; the assertions at the end fail the build when a layout moves.
 #![no_std]
 
+pub mod marks;
+
+use marks::Marks;
+
 /// States a transition counter can tell apart. The kernel has 13 (`enum` in
 /// `include/net/tcp_states.h`, Linux 6.18); the next power of two lets the program mask an index.
 pub const STATE_SLOTS: usize = 16;
@@ -121,10 +125,8 @@ pub struct Counters {
     pub ignored: u64,
     /// Transitions that interrupted the first program, and that the second one took.
     pub nested: u64,
-    /// The transition that the first program took, until the second is called for it; 0 for none.
-    pub taken: u64,
-    /// The one that this interrupted between the two.
-    pub taken_before: u64,
+    /// Of what the first program took, until the second is called for it; in the first set only.
+    pub marks: Marks,
 }
 
 /// What userspace tells the programs before they are loaded. Frozen read-only, so the verifier
@@ -209,6 +211,8 @@ pub struct Settings {
     pub socket_sk: u32,
     /// `struct task_struct`: `tgid`.
     pub task_tgid: u32,
+    /// `struct sock`: `__sk_common.skc_bound_dev_if`.
+    pub skc_bound_dev_if: u32,
 }
 
 impl Settings {
@@ -250,6 +254,7 @@ impl Settings {
         skc_state: ABSENT,
         socket_sk: ABSENT,
         task_tgid: ABSENT,
+        skc_bound_dev_if: ABSENT,
     };
 }
 
@@ -262,8 +267,9 @@ const _: () = {
     assert!(core::mem::offset_of!(LongRecord, comm) == 48);
     assert!(core::mem::offset_of!(LongRecord, local) == 64);
     assert!(core::mem::offset_of!(LongRecord, pid) == 96);
-    assert!(size_of::<Counters>() == 8 * (STATE_SLOTS * STATE_SLOTS + 5));
-    assert!(size_of::<Settings>() == 36 * 4);
+    assert!(size_of::<Marks>() == 8 * (2 * marks::MARKS + 1));
+    assert!(size_of::<Counters>() == 8 * (STATE_SLOTS * STATE_SLOTS + 3) + size_of::<Marks>());
+    assert!(size_of::<Settings>() == 37 * 4);
     assert!(size_of::<HolderRecord>() == 24);
     assert!(core::mem::offset_of!(HolderRecord, netns) == 8);
     assert!(core::mem::offset_of!(HolderRecord, state) == 20);

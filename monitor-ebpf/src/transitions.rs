@@ -20,16 +20,17 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_ktime_get_ns,
-    bpf_skc_to_tcp_sock,
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_jiffies64,
+    bpf_ktime_get_ns, bpf_skc_to_tcp_sock,
 };
 use aya_ebpf::macros::{btf_tracepoint, map, tracepoint};
 use aya_ebpf::maps::{PerCpuArray, RingBuf};
 use aya_ebpf::programs::{BtfTracePointContext, TracePointContext};
 use aya_log_ebpf::{debug, trace};
+use monitor_ebpf::marks::{self, Event, MARKS, Mark, Marks, Memory};
 use monitor_ebpf::{
-    ABSENT, COMM_WORDS, COUNTER_SETS, Counters, FROM_SOCKET, LongRecord, ORPHAN, OWNER, PEER_FIN,
-    Record, STATE_SLOTS,
+    ABSENT, BOUND_TO_DEVICE, COMM_WORDS, COUNTER_SETS, Counters, FROM_SOCKET, LongRecord, NESTED,
+    ORPHAN, OWNER, PEER_FIN, Record, STATE_SLOTS,
 };
 
 use crate::settings::{AF_INET, AF_INET6, IPPROTO_TCP, cookie, load, setting};
@@ -63,12 +64,8 @@ pub(crate) fn socket_transition(ctx: BtfTracePointContext) -> i32 {
     };
     // SAFETY: this CPU's own map value.
     unsafe {
-        if ptr::read_volatile(&raw const (*counters).taken_before) == 0 {
-            let interrupted = ptr::read_volatile(&raw const (*counters).taken);
-            ptr::write_volatile(&raw mut (*counters).taken_before, interrupted);
-        }
-        ptr::write_volatile(&raw mut (*counters).taken, key(&ctx));
-        observe(&ctx, counters);
+        marks::leave(&MarksOf(&raw mut (*counters).marks), &event(&ctx));
+        observe(&ctx, counters, 0);
     }
     0
 }
@@ -76,46 +73,102 @@ pub(crate) fn socket_transition(ctx: BtfTracePointContext) -> i32 {
 /// Takes the transitions that the kernel keeps from [`socket_transition`]: it runs no program
 /// inside itself, and a packet's softirq can interrupt the one that watches a `close()`
 /// (`__bpf_trace_run()` in `kernel/trace/bpf_trace.c`, Linux 6.18, which counts that as a
-/// recursion miss). Attached second, so that it is called second.
-///
-/// What the first program took is told by its socket, not by a mark of being at work: the kernel keeps
-/// the first one from running a little earlier and later than its own instructions could say. A softirq
-/// can also come between the two programs, or interrupt the second, which then is not called for what
-/// the first has taken meanwhile: hence the two places.
+/// recursion miss). Attached second, so that it is called second; [`marks`] tells it which.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub(crate) fn nested_transition(ctx: BtfTracePointContext) -> i32 {
     let Some(first) = COUNTERS.get_ptr_mut(0) else {
         return 0;
     };
     // SAFETY: this CPU's own map value.
-    unsafe {
-        let taken = ptr::read_volatile(&raw const (*first).taken);
-        let taken_before = ptr::read_volatile(&raw const (*first).taken_before);
-        let this = key(&ctx);
-        if taken == this || taken_before == this {
-            let still_to_come = if taken == this { taken_before } else { 0 };
-            ptr::write_volatile(&raw mut (*first).taken, still_to_come);
-            ptr::write_volatile(&raw mut (*first).taken_before, 0);
-            return 0;
-        }
+    if unsafe { marks::take(&MarksOf(&raw mut (*first).marks), &event(&ctx)) } {
+        return 0;
     }
     // Counters of its own: those of the first program may be half-way through an addition.
     if let Some(counters) = COUNTERS.get_ptr_mut(1) {
         // SAFETY: this CPU's own map value.
         unsafe {
             (*counters).nested += 1;
-            observe(&ctx, counters);
+            observe(&ctx, counters, NESTED);
         }
     }
     0
 }
 
-/// Tells the transitions apart that can be under way on one CPU: by their sockets, as those of one
-/// never interrupt each other. The verifier takes no arithmetic on it.
+/// The marks of this CPU. Volatile: a softirq may change them between any two accesses.
+struct MarksOf(*mut Marks);
+
+impl MarksOf {
+    /// Masked last, for the verifier.
+    #[inline(always)]
+    fn slot(&self, slot: u64) -> *mut Mark {
+        let at = (slot as usize * size_of::<Mark>()) & ((MARKS - 1) * size_of::<Mark>());
+        // SAFETY: in bounds by the mask.
+        unsafe { self.0.cast::<u8>().add(at).cast() }
+    }
+}
+
+// SAFETY of all: `MarksOf` is made of a pointer to this CPU's map value.
+impl Memory for MarksOf {
+    #[inline(always)]
+    fn depth(&self) -> u64 {
+        // SAFETY: see above.
+        unsafe { ptr::read_volatile(&raw const (*self.0).depth) }
+    }
+
+    #[inline(always)]
+    fn set_depth(&self, depth: u64) {
+        // SAFETY: see above.
+        unsafe { ptr::write_volatile(&raw mut (*self.0).depth, depth) }
+    }
+
+    #[inline(always)]
+    fn socket(&self, slot: u64) -> u64 {
+        // SAFETY: see above.
+        unsafe { ptr::read_volatile(&raw const (*self.slot(slot)).socket) }
+    }
+
+    #[inline(always)]
+    fn set_socket(&self, slot: u64, socket: u64) {
+        // SAFETY: see above.
+        unsafe { ptr::write_volatile(&raw mut (*self.slot(slot)).socket, socket) }
+    }
+
+    #[inline(always)]
+    fn event(&self, slot: u64) -> u64 {
+        // SAFETY: see above.
+        unsafe { ptr::read_volatile(&raw const (*self.slot(slot)).event) }
+    }
+
+    #[inline(always)]
+    fn set_event(&self, slot: u64, event: u64) {
+        // SAFETY: see above.
+        unsafe { ptr::write_volatile(&raw mut (*self.slot(slot)).event, event) }
+    }
+}
+
+/// What tells this call's transition from others.
 #[inline(always)]
-fn key(ctx: &BtfTracePointContext) -> u64 {
+fn event(ctx: &BtfTracePointContext) -> Event {
     let sk: *const u8 = ctx.arg(0);
-    sk as u64
+    let (from, to) = states(ctx);
+    // SAFETY: `sk` is the tracepoint's first argument, the offset is `sk_protocol`'s, and the helper
+    // only reads a counter; a JIT makes it a load.
+    let (protocol, ticks): (u16, _) =
+        unsafe { (load(sk, setting!(sk_protocol)), bpf_jiffies64() as u32) };
+    Event {
+        socket: sk as u64,
+        transition: from << 8 | to,
+        ticks,
+        // A system call's, or a kernel thread's in its place, with softirqs enabled. SCTP uses the
+        // same numbers in softirqs.
+        is_outermost: protocol == IPPROTO_TCP && is_owners(from, to),
+    }
+}
+
+#[inline(always)]
+fn states(ctx: &BtfTracePointContext) -> (u32, u32) {
+    let (from, to): (i32, i32) = (ctx.arg(1), ctx.arg(2));
+    (from.cast_unsigned(), to.cast_unsigned())
 }
 
 /// Counts a transition and writes its record.
@@ -123,10 +176,9 @@ fn key(ctx: &BtfTracePointContext) -> u64 {
 /// # Safety
 /// `counters` is this CPU's map value.
 #[inline(always)]
-unsafe fn observe(ctx: &BtfTracePointContext, counters: *mut Counters) {
+unsafe fn observe(ctx: &BtfTracePointContext, counters: *mut Counters, flags: u16) {
     let sk: *const u8 = ctx.arg(0);
-    let (from, to): (i32, i32) = (ctx.arg(1), ctx.arg(2));
-    let (from, to) = (from.cast_unsigned(), to.cast_unsigned());
+    let (from, to) = states(ctx);
     // SAFETY: `sk` is the tracepoint's first argument, the offset is `sk_protocol`'s; the
     // caller's promise.
     let is_counted = unsafe {
@@ -145,7 +197,7 @@ unsafe fn observe(ctx: &BtfTracePointContext, counters: *mut Counters) {
             if let Some(mut slot) = TRANSITIONS.reserve::<Record>(0) {
                 let record = slot.as_mut_ptr();
                 write_states(record, family, from, to);
-                (*record).flags = write_socket(record, sk, from, to);
+                (*record).flags = flags | write_socket(record, sk, from, to);
                 slot.submit(u64::from(BPF_RB_NO_WAKEUP));
                 return;
             }
@@ -153,7 +205,8 @@ unsafe fn observe(ctx: &BtfTracePointContext, counters: *mut Counters) {
             let long = slot.as_mut_ptr();
             let record = &raw mut (*long).record;
             write_states(record, family, from, to);
-            (*record).flags = write_socket(record, sk, from, to) | write_owner(long, is_owners);
+            (*record).flags =
+                flags | write_socket(record, sk, from, to) | write_owner(long, is_owners);
             if family == AF_INET6 {
                 (*long).local = load(sk, setting!(skc_v6_rcv_saddr));
                 (*long).remote = load(sk, setting!(skc_v6_daddr));
@@ -357,6 +410,9 @@ unsafe fn write_socket(record: *mut Record, sk: *const u8, from: u32, to: u32) -
         }
         if bits >> setting!(sock_dead_bit) & 1 == 1 {
             flags |= ORPHAN;
+        }
+        if load::<u32>(sk, setting!(skc_bound_dev_if)) != 0 {
+            flags |= BOUND_TO_DEVICE;
         }
         flags
     }

@@ -177,11 +177,17 @@ fn attach_typed(options: &Options, bytes: &[u8], settings: Settings) -> Result<E
         path: offsets::VMLINUX.into(),
         reason: source.to_string(),
     })?;
+    // Both are loaded before one is attached: what the verifier takes is no gap in the stream.
     for name in [TYPED, NESTED] {
         let program: &mut BtfTracePoint = find(options, &mut ebpf, name)?;
         program
             .load("inet_sock_set_state", &btf)
-            .and_then(|()| program.attach())
+            .map_err(|source| Error::from_program(name, &source))?;
+    }
+    for name in [TYPED, NESTED] {
+        let program: &mut BtfTracePoint = find(options, &mut ebpf, name)?;
+        program
+            .attach()
             .map_err(|source| Error::from_program(name, &source))?;
     }
     Ok(ebpf)

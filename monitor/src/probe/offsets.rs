@@ -45,6 +45,7 @@ pub(super) fn for_transitions(path: &Path) -> Result<Settings, Error> {
         skc_v6_rcv_saddr: need("sock", "__sk_common.skc_v6_rcv_saddr")?,
         skc_v6_daddr: need("sock", "__sk_common.skc_v6_daddr")?,
         skc_cookie: need("sock", "__sk_common.skc_cookie")?,
+        skc_bound_dev_if: need("sock", "__sk_common.skc_bound_dev_if")?,
         skc_flags: need("sock", "__sk_common.skc_flags")?,
         sock_done_bit: bit("SOCK_DONE")?,
         sock_dead_bit: bit("SOCK_DEAD")?,
