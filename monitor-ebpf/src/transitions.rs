@@ -17,14 +17,14 @@
 use core::ptr;
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
+use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_jiffies64,
     bpf_ktime_get_ns, bpf_skc_to_tcp_sock,
 };
 use aya_ebpf::macros::{btf_tracepoint, map, tracepoint};
-use aya_ebpf::maps::{PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
 use aya_ebpf::programs::{BtfTracePointContext, TracePointContext};
 use aya_log_ebpf::{debug, trace};
 use monitor_ebpf::marks::{self, Event, MARKS, Mark, Marks, Memory};
@@ -41,6 +41,10 @@ static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(COUNTER_S
 /// Userspace sets the size before it loads the object.
 #[map]
 static TRANSITIONS: RingBuf = RingBuf::with_byte_size(1 << 23, 0);
+
+/// 1 while the reader of [`TRANSITIONS`] sleeps and wants to be woken.
+#[map]
+static SLEEPING: Array<u32> = Array::with_max_entries(1, 0);
 
 /// A kernel thread, as those that finish a `close()` or work for MPTCP (`include/linux/sched.h`,
 /// Linux 6.18; unchanged since 2.6.27). It owns no socket.
@@ -198,7 +202,7 @@ unsafe fn observe(ctx: &BtfTracePointContext, counters: *mut Counters, flags: u1
                 let record = slot.as_mut_ptr();
                 write_states(record, family, from, to);
                 (*record).flags = flags | write_socket(record, sk, from, to);
-                slot.submit(u64::from(BPF_RB_NO_WAKEUP));
+                slot.submit(wakeup());
                 return;
             }
         } else if let Some(mut slot) = TRANSITIONS.reserve::<LongRecord>(0) {
@@ -211,7 +215,7 @@ unsafe fn observe(ctx: &BtfTracePointContext, counters: *mut Counters, flags: u1
                 (*long).local = load(sk, setting!(skc_v6_rcv_saddr));
                 (*long).remote = load(sk, setting!(skc_v6_daddr));
             }
-            slot.submit(u64::from(BPF_RB_NO_WAKEUP));
+            slot.submit(wakeup());
             return;
         }
         count_lost(ctx, counters);
@@ -261,8 +265,26 @@ pub(crate) fn copied_transition(ctx: TracePointContext) -> u32 {
             (*record).remote = copied(&ctx, setting!(tp_daddr));
         }
     }
-    slot.submit(u64::from(BPF_RB_NO_WAKEUP));
+    slot.submit(wakeup());
     0
+}
+
+/// Flags for a record to be submitted: wakes the reader once, if it sleeps. The look at the map is no
+/// call: the verifier puts the address in.
+#[inline(always)]
+fn wakeup() -> u64 {
+    let Some(sleeping) = SLEEPING.get_ptr_mut(0) else {
+        return u64::from(BPF_RB_NO_WAKEUP);
+    };
+    // SAFETY: the map's value. Programs on other CPUs may clear it, too: the reader is then woken
+    // twice.
+    unsafe {
+        if ptr::read_volatile(sleeping) == 0 {
+            return u64::from(BPF_RB_NO_WAKEUP);
+        }
+        ptr::write_volatile(sleeping, 0);
+    }
+    u64::from(BPF_RB_FORCE_WAKEUP)
 }
 
 /// A field of the classic tracepoint, zero where this kernel's format has none.

@@ -19,7 +19,7 @@ use crate::track::{Dwell, Filter};
 
 /// Transitions printed before the signals get their turn.
 const BATCH: usize = 1 << 12;
-/// Pause between two looks at the ring: short enough to look live.
+/// Pause between two looks at the ring while there is traffic: short enough to look live.
 const PAUSE: Duration = Duration::from_millis(10);
 
 pub(super) fn run(args: EventsArgs, color: Color) -> Result<ExitCode> {
@@ -93,13 +93,17 @@ enum Lines {
 impl Printer {
     /// Prints until the wanted number is reached.
     async fn print(&mut self) -> Result<()> {
+        let wakeups = self.probe.wakeups()?;
         while self.left != Some(0) {
+            let before = self.newest_ns;
             let has_more = self.print_waiting()?;
             self.out.flush().context(STDOUT)?;
             if has_more {
                 tokio::task::yield_now().await;
-            } else {
+            } else if self.newest_ns != before || !self.probe.arm()? {
                 tokio::time::sleep(PAUSE).await;
+            } else {
+                wakeups.next().await?;
             }
         }
         Ok(())

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Result;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::output::Escaped;
@@ -16,9 +17,8 @@ use crate::track::{Activity, Census, Dwell, EventTotals, Lingering};
 const BATCH: usize = 1 << 15;
 /// More batches than the largest ring holds: an end for a stream that cannot be decoded.
 const BATCHES_AT_MOST: usize = 1 << 10;
-/// Pauses between two looks at the ring: right after traffic, and when nothing happens.
-const PAUSE_BUSY: Duration = Duration::from_millis(20);
-const PAUSE_IDLE: Duration = Duration::from_millis(40);
+/// Pause between two looks at the ring while there is traffic.
+const PAUSE: Duration = Duration::from_millis(20);
 
 pub(super) struct Live {
     probe: Probe,
@@ -54,8 +54,12 @@ impl Live {
     }
 
     /// Drains the ring for ever. The kernel does not wake us for each record (that is what makes
-    /// other tools slow), so this looks often while there is traffic and seldom while there is none.
-    pub(super) async fn keep_drained(live: &RefCell<Self>, publisher: &Publisher) {
+    /// other tools slow): this looks often while there is traffic, and sleeps when there is none.
+    ///
+    /// # Errors
+    /// The ring cannot be waited for.
+    pub(super) async fn keep_drained(live: &RefCell<Self>, publisher: &Publisher) -> Result<()> {
+        let wakeups = live.borrow().probe.wakeups()?;
         loop {
             let before = live.borrow().probe.received();
             let has_more = live.borrow_mut().drain();
@@ -63,8 +67,10 @@ impl Live {
             let has_moved = live.borrow().probe.received() != before;
             if has_more {
                 tokio::task::yield_now().await;
+            } else if has_moved || !live.borrow_mut().probe.arm()? {
+                tokio::time::sleep(PAUSE).await;
             } else {
-                tokio::time::sleep(if has_moved { PAUSE_BUSY } else { PAUSE_IDLE }).await;
+                wakeups.next().await?;
             }
         }
     }

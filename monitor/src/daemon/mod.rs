@@ -95,7 +95,7 @@ pub(crate) async fn run(
     };
     let ended = tokio::select! {
         ended = work => ended,
-        () = Live::keep_drained(&live, &publisher) => Ok(()),
+        ended = Live::keep_drained(&live, &publisher) => ended,
         () = stop => Ok(()),
     };
     live.borrow_mut().drain_all();

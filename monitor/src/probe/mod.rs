@@ -8,6 +8,7 @@ mod load;
 mod offsets;
 mod preflight;
 mod record;
+mod ring;
 mod stream;
 
 pub(crate) use error::{Error, Kind};

@@ -5,12 +5,13 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::time::Duration;
 
 use aya::Pod;
-use aya::maps::{MapData, PerCpuArray, RingBuf};
+use aya::maps::{MapData, PerCpuArray};
 use aya::sys::{Stats, enable_stats};
 use aya_log::EbpfLogger;
 use monitor_ebpf::{COUNTER_SETS, Counters, STATE_SLOTS};
 
 use super::load::{self, Loaded, Options};
+use super::ring::{Ring, Wakeups};
 use super::{Error, record};
 use crate::tcp::Transition;
 
@@ -66,7 +67,7 @@ unsafe impl Pod for PerCpu {}
 /// An attached program. Dropping it detaches and unloads.
 pub(crate) struct Probe {
     capabilities: Capabilities,
-    ring: RingBuf<MapData>,
+    ring: Ring,
     counters: PerCpuArray<MapData, PerCpu>,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     received: u64,
@@ -95,7 +96,14 @@ impl Probe {
             object: load::object_name(options),
             reason: format!("its map {name} is missing or of another kind"),
         };
-        let ring = ebpf.take_map("TRANSITIONS");
+        let records = ebpf
+            .take_map("TRANSITIONS")
+            .and_then(|map| map.try_into().ok())
+            .ok_or_else(|| lacks("TRANSITIONS"))?;
+        let sleeping = ebpf
+            .take_map("SLEEPING")
+            .and_then(|map| map.try_into().ok())
+            .ok_or_else(|| lacks("SLEEPING"))?;
         let counters = ebpf.take_map("COUNTERS");
         let is_logging = options.log != load::BpfLog::Off;
         Ok(Self {
@@ -104,9 +112,7 @@ impl Probe {
                 is_identifying: has_cookie,
                 notes,
             },
-            ring: ring
-                .and_then(|map| map.try_into().ok())
-                .ok_or_else(|| lacks("TRANSITIONS"))?,
+            ring: Ring::new(records, sleeping)?,
             counters: counters
                 .and_then(|map| map.try_into().ok())
                 .ok_or_else(|| lacks("COUNTERS"))?,
@@ -160,6 +166,23 @@ impl Probe {
             }
         }
         true
+    }
+
+    /// Where to wait for the wakeups that [`Self::arm`] asks for. Call it inside the runtime.
+    ///
+    /// # Errors
+    /// The ring cannot be waited for.
+    pub(crate) fn wakeups(&self) -> Result<Wakeups, Error> {
+        self.ring.wakeups()
+    }
+
+    /// Asks the program for a wakeup with the next record. False, and nothing to wait for, where records
+    /// are waiting or being written.
+    ///
+    /// # Errors
+    /// The program cannot be asked.
+    pub(crate) fn arm(&mut self) -> Result<bool, Error> {
+        self.ring.arm()
     }
 
     /// Prints what the program has logged since the last call, through the `log` facade.
