@@ -109,8 +109,8 @@ pub struct HolderRecord {
 }
 
 /// Sets of [`Counters`] on each CPU: one for the program that watches, one for the program that
-/// takes what interrupts it.
-pub const COUNTER_SETS: u32 = 2;
+/// takes what interrupts it, one for those that tell what is no transition.
+pub const COUNTER_SETS: u32 = 3;
 
 /// Counters of one CPU; userspace adds the CPUs and the sets up. They count every transition, whether or not
 /// the ring had room for its record.
@@ -213,6 +213,10 @@ pub struct Settings {
     pub task_tgid: u32,
     /// `struct sock`: `__sk_common.skc_bound_dev_if`.
     pub skc_bound_dev_if: u32,
+    /// `struct inet_timewait_sock`: `tw_substate`, one byte.
+    pub tw_substate: u32,
+    /// `struct inet_timewait_sock`: `tw_timer`.
+    pub tw_timer: u32,
 }
 
 impl Settings {
@@ -255,6 +259,8 @@ impl Settings {
         socket_sk: ABSENT,
         task_tgid: ABSENT,
         skc_bound_dev_if: ABSENT,
+        tw_substate: ABSENT,
+        tw_timer: ABSENT,
     };
 }
 
@@ -269,7 +275,7 @@ const _: () = {
     assert!(core::mem::offset_of!(LongRecord, pid) == 96);
     assert!(size_of::<Marks>() == 8 * (2 * marks::MARKS + 1));
     assert!(size_of::<Counters>() == 8 * (STATE_SLOTS * STATE_SLOTS + 3) + size_of::<Marks>());
-    assert!(size_of::<Settings>() == 37 * 4);
+    assert!(size_of::<Settings>() == 39 * 4);
     assert!(size_of::<HolderRecord>() == 24);
     assert!(core::mem::offset_of!(HolderRecord, netns) == 8);
     assert!(core::mem::offset_of!(HolderRecord, state) == 20);

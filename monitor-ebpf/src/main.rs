@@ -3,6 +3,8 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 
 #[cfg(target_arch = "bpf")]
+mod hints;
+#[cfg(target_arch = "bpf")]
 mod holders;
 #[cfg(target_arch = "bpf")]
 mod settings;

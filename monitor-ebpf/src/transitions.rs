@@ -36,11 +36,11 @@ use monitor_ebpf::{
 use crate::settings::{AF_INET, AF_INET6, IPPROTO_TCP, cookie, load, setting};
 
 #[map]
-static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(COUNTER_SETS, 0);
+pub(crate) static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(COUNTER_SETS, 0);
 
 /// Userspace sets the size before it loads the object.
 #[map]
-static TRANSITIONS: RingBuf = RingBuf::with_byte_size(1 << 23, 0);
+pub(crate) static TRANSITIONS: RingBuf = RingBuf::with_byte_size(1 << 23, 0);
 
 /// 1 while the reader of [`TRANSITIONS`] sleeps and wants to be woken.
 #[map]
@@ -272,7 +272,7 @@ pub(crate) fn copied_transition(ctx: TracePointContext) -> u32 {
 /// Flags for a record to be submitted: wakes the reader once, if it sleeps. The look at the map is no
 /// call: the verifier puts the address in.
 #[inline(always)]
-fn wakeup() -> u64 {
+pub(crate) fn wakeup() -> u64 {
     let Some(sleeping) = SLEEPING.get_ptr_mut(0) else {
         return u64::from(BPF_RB_NO_WAKEUP);
     };
@@ -355,7 +355,7 @@ unsafe fn count_lost<C: EbpfContext>(ctx: &C, counters: *mut Counters) {
 /// # Safety
 /// `record` points to a reserved slot of the ring.
 #[inline(always)]
-unsafe fn write_states(record: *mut Record, family: u16, from: u32, to: u32) {
+pub(crate) unsafe fn write_states(record: *mut Record, family: u16, from: u32, to: u32) {
     // SAFETY: the caller's promise.
     unsafe {
         (*record).ktime_ns = bpf_ktime_get_ns();

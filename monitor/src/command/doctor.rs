@@ -9,11 +9,11 @@ use super::{NO_KERNEL, NO_PRIVILEGE, STDOUT, netns, stdout_style};
 use crate::cli::{Color, DoctorArgs, Format};
 use crate::inventory::{Error, StateSet, Worker, wait};
 use crate::output::{DoctorRow, Outcome, json, text};
-use crate::probe::{self, Attach, BpfLog, Finding, Options, Probe};
+use crate::probe::{self, Attach, BpfLog, Capabilities, Extra, Finding, Options, Probe};
 
 pub(super) fn run(args: &DoctorArgs, color: Color) -> Result<ExitCode> {
     let mut rows: Vec<DoctorRow> = probe::findings().into_iter().map(row).collect();
-    rows.push(program());
+    rows.extend(program());
     rows.push(inventory());
     let mut out = io::stdout().lock();
     match args.format {
@@ -46,14 +46,26 @@ fn row(finding: Finding) -> DoctorRow {
 }
 
 /// Loads the program for a moment, as `run` and `events` would.
-fn program() -> DoctorRow {
+fn program() -> [DoctorRow; 3] {
     let options = Options {
         attach: Attach::Auto,
         ring_bytes: 1 << 16,
         log: BpfLog::Off,
         object: None,
     };
-    let (outcome, found, mend) = match Probe::attach(&options) {
+    let attached = Probe::attach(&options);
+    let extra = |of: fn(&Capabilities) -> &Extra| match &attached {
+        Err(_) => (Outcome::Unknown, "the program does not run".to_owned()),
+        Ok(probe) => match of(probe.capabilities()) {
+            Ok(()) => (Outcome::Ok, "loaded and attached".to_owned()),
+            Err(reason) => (Outcome::Degraded, reason.clone()),
+        },
+    };
+    let (requests, minisockets) = (
+        extra(|capabilities| &capabilities.requests),
+        extra(|capabilities| &capabilities.minisockets),
+    );
+    let (outcome, found, mend) = match &attached {
         Err(error) => (Outcome::Missing, error.to_string(), None),
         Ok(probe) => {
             let capabilities = probe.capabilities();
@@ -72,7 +84,7 @@ fn program() -> DoctorRow {
             }
         }
     };
-    DoctorRow {
+    let program = DoctorRow {
         name: "program",
         outcome,
         found,
@@ -80,7 +92,29 @@ fn program() -> DoctorRow {
               come from a table walk after each change"
             .to_owned(),
         mend,
-    }
+    };
+    let extra = |name, (outcome, found), why: &str| DoctorRow {
+        name,
+        outcome,
+        found,
+        why: why.to_owned(),
+        mend: None,
+    };
+    [
+        program,
+        extra(
+            "requests",
+            requests,
+            "tells at once of half-open connections whose peers do not answer; without it they are \
+             found at the next walk, and the counts are right all the same",
+        ),
+        extra(
+            "minisockets",
+            minisockets,
+            "tells when a closed socket stops waiting for its peer's FIN; without it FIN_WAIT2 and \
+             TIME_WAIT are told apart at the next walk, and their sum is right all the same",
+        ),
+    ]
 }
 
 /// Walks this host's namespaces, as `status` would.

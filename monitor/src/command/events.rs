@@ -14,7 +14,7 @@ use crate::output::Clock;
 use crate::output::json::EventLines;
 use crate::output::text::EventTable;
 use crate::probe::{self, Attach, Probe};
-use crate::tcp::Transition;
+use crate::tcp::{Subject, Transition};
 use crate::track::{Dwell, Filter};
 
 /// Transitions printed before the signals get their turn.
@@ -126,6 +126,9 @@ impl Printer {
         let mut result = Ok(());
         let has_more = probe.drain(BATCH, |transition| {
             *newest_ns = transition.ktime_ns;
+            if transition.subject != Subject::Socket {
+                return;
+            }
             let after = dwell.after(transition);
             if result.is_ok() && *left != Some(0) && filter.matches(transition) {
                 result = lines.write(out, clock, transition, after);

@@ -10,7 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::output::Escaped;
 use crate::probe::{Probe, Totals};
 use crate::publish::Publisher;
-use crate::tcp::Transition;
+use crate::tcp::{Subject, Transition};
 use crate::track::{Activity, Census, Dwell, EventTotals, Lingering};
 
 /// Transitions taken before other tasks get their turn: some milliseconds' worth.
@@ -90,6 +90,9 @@ impl Live {
         let is_identifying = probe.capabilities().is_identifying;
         let has_more = probe.drain(BATCH, |transition| {
             *newest_ns = transition.ktime_ns;
+            if transition.subject != Subject::Socket {
+                return;
+            }
             activity.apply(transition, dwell.after(transition));
             if is_identifying {
                 census.apply(transition);

@@ -66,6 +66,8 @@ pub(crate) async fn run(
     tracing::info!(
         program = capabilities.program,
         ring_bytes = settings.program.ring_bytes,
+        sees_requests = capabilities.sees_requests,
+        sees_minisockets = capabilities.sees_minisockets,
         "attached to sock:inet_sock_set_state"
     );
     for note in &capabilities.notes {

@@ -8,6 +8,7 @@ use aya::programs::{BtfTracePoint, Program, TracePoint};
 use aya::{Btf, Ebpf, EbpfLoader, Pod};
 use monitor_ebpf::{ABSENT, Settings};
 
+use super::extras::Extras;
 use super::preflight::{self, Lockdown};
 use super::{Error, format, offsets};
 
@@ -52,6 +53,7 @@ pub(super) struct Loaded {
     pub(super) has_cookie: bool,
     /// Why something better was not used.
     pub(super) notes: Vec<String>,
+    pub(super) extras: Extras,
 }
 
 pub(super) static OBJECT: &[u8] =
@@ -127,6 +129,7 @@ fn loaded(ebpf: Ebpf, notes: Vec<String>) -> Loaded {
         is_typed: false,
         has_cookie: false,
         notes,
+        extras: Extras::none(),
     }
 }
 
@@ -156,11 +159,12 @@ fn typed(options: &Options, bytes: &[u8]) -> Result<Loaded, Error> {
                 notes.push(format!("no socket cookie in events: {verdict}"));
             }
             result => {
-                return result.map(|ebpf| Loaded {
+                return result.map(|(ebpf, extras)| Loaded {
                     ebpf,
                     is_typed: true,
                     has_cookie: has_cookie == 1,
                     notes,
+                    extras,
                 });
             }
         }
@@ -171,7 +175,11 @@ fn typed(options: &Options, bytes: &[u8]) -> Result<Loaded, Error> {
     })
 }
 
-fn attach_typed(options: &Options, bytes: &[u8], settings: Settings) -> Result<Ebpf, Error> {
+fn attach_typed(
+    options: &Options,
+    bytes: &[u8],
+    settings: Settings,
+) -> Result<(Ebpf, Extras), Error> {
     let mut ebpf = parse(options, bytes, settings)?;
     let btf = Btf::from_sys_fs().map_err(|source| Error::Btf {
         path: offsets::VMLINUX.into(),
@@ -190,7 +198,8 @@ fn attach_typed(options: &Options, bytes: &[u8], settings: Settings) -> Result<E
             .attach()
             .map_err(|source| Error::from_program(name, &source))?;
     }
-    Ok(ebpf)
+    let extras = Extras::attach(&mut ebpf, &btf, &settings);
+    Ok((ebpf, extras))
 }
 
 fn classic(options: &Options, bytes: &[u8]) -> Result<Ebpf, Error> {

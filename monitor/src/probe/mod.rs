@@ -2,6 +2,7 @@
 //! transitions, its counters, and who holds which socket. The only user of aya.
 
 mod error;
+mod extras;
 mod format;
 mod holders;
 mod load;
@@ -12,7 +13,8 @@ mod ring;
 mod stream;
 
 pub(crate) use error::{Error, Kind};
+pub(crate) use extras::Extra;
 pub(crate) use holders::Holders;
 pub(crate) use load::{Attach, BpfLog, Options};
 pub(crate) use preflight::{Finding, Outcome, ensure_privileged, findings};
-pub(crate) use stream::{Probe, Totals};
+pub(crate) use stream::{Capabilities, Probe, Totals};

@@ -56,6 +56,9 @@ pub(super) fn for_transitions(path: &Path) -> Result<Settings, Error> {
         kn_id,
         task_flags: need("task_struct", "flags")?,
         inet_sport: need("tcp_sock", "inet_conn.icsk_inet.inet_sport")?,
+        // Minisockets are an extra.
+        tw_substate: offset(&btf, "inet_timewait_sock", "tw_substate").unwrap_or(ABSENT),
+        tw_timer: offset(&btf, "inet_timewait_sock", "tw_timer").unwrap_or(ABSENT),
         ..Settings::NONE
     })
 }

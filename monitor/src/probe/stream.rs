@@ -10,10 +10,11 @@ use aya::sys::{Stats, enable_stats};
 use aya_log::EbpfLogger;
 use monitor_ebpf::{COUNTER_SETS, Counters, STATE_SLOTS};
 
+use super::extras::Extra;
 use super::load::{self, Loaded, Options};
 use super::ring::{Ring, Wakeups};
 use super::{Error, record};
-use crate::tcp::Transition;
+use crate::tcp::{Subject, Transition};
 
 const STATS_ENABLED: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
@@ -24,8 +25,16 @@ pub(crate) struct Capabilities {
     pub(crate) program: &'static str,
     /// Events carry the socket's cookie and its namespace, so they can move the census.
     pub(crate) is_identifying: bool,
-    /// What is missing and why; empty when everything is there.
+    /// Half-open requests whose SYN-ACK is retransmitted are told.
+    pub(crate) sees_requests: bool,
+    /// Minisockets that leave `FIN_WAIT2` are told.
+    pub(crate) sees_minisockets: bool,
+    /// What is missing and why; empty when everything is there. The extras are not among it.
     pub(crate) notes: Vec<String>,
+    /// Why requests are not told, if so.
+    pub(crate) requests: Extra,
+    /// Why minisockets are not told, if so.
+    pub(crate) minisockets: Extra,
 }
 
 /// The program's counters, all CPUs together.
@@ -91,6 +100,7 @@ impl Probe {
             is_typed,
             has_cookie,
             notes,
+            extras,
         } = load::load(options)?;
         let lacks = |name: &str| Error::Object {
             object: load::object_name(options),
@@ -110,7 +120,11 @@ impl Probe {
             capabilities: Capabilities {
                 program: if is_typed { "btf" } else { "classic" },
                 is_identifying: has_cookie,
+                sees_requests: extras.requests.is_ok(),
+                sees_minisockets: extras.minisockets.is_ok(),
                 notes,
+                requests: extras.requests,
+                minisockets: extras.minisockets,
             },
             ring: Ring::new(records, sleeping)?,
             counters: counters
@@ -146,12 +160,12 @@ impl Probe {
         &self.capabilities
     }
 
-    /// Transitions received so far.
+    /// Transitions received so far; what is told of requests and minisockets is none.
     pub(crate) const fn received(&self) -> u64 {
         self.received
     }
 
-    /// Hands over the waiting transitions, at most `limit`; true when that limit ended it.
+    /// Hands over the waiting records, at most `limit`; true when that limit ended it.
     pub(crate) fn drain(&mut self, limit: usize, mut take: impl FnMut(&Transition)) -> bool {
         for _ in 0..limit {
             let Some(item) = self.ring.next() else {
@@ -159,7 +173,9 @@ impl Probe {
             };
             match record::decode(&item) {
                 Some(transition) => {
-                    self.received += 1;
+                    if transition.subject == Subject::Socket {
+                        self.received += 1;
+                    }
                     take(&transition);
                 }
                 None => self.undecodable += 1,
