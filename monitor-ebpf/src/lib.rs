@@ -217,6 +217,10 @@ pub struct Settings {
     pub tw_substate: u32,
     /// `struct inet_timewait_sock`: `tw_timer`.
     pub tw_timer: u32,
+    /// `struct task_struct`: `comm`.
+    pub task_comm: u32,
+    /// 1 where `bpf_get_current_task_btf` may be called (5.11+), else 0.
+    pub has_task: u32,
 }
 
 impl Settings {
@@ -261,6 +265,8 @@ impl Settings {
         skc_bound_dev_if: ABSENT,
         tw_substate: ABSENT,
         tw_timer: ABSENT,
+        task_comm: ABSENT,
+        has_task: 0,
     };
 }
 
@@ -275,7 +281,7 @@ const _: () = {
     assert!(core::mem::offset_of!(LongRecord, pid) == 96);
     assert!(size_of::<Marks>() == 8 * (2 * marks::MARKS + 1));
     assert!(size_of::<Counters>() == 8 * (STATE_SLOTS * STATE_SLOTS + 3) + size_of::<Marks>());
-    assert!(size_of::<Settings>() == 39 * 4);
+    assert!(size_of::<Settings>() == 41 * 4);
     assert!(size_of::<HolderRecord>() == 24);
     assert!(core::mem::offset_of!(HolderRecord, netns) == 8);
     assert!(core::mem::offset_of!(HolderRecord, state) == 20);

@@ -20,8 +20,8 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_jiffies64,
-    bpf_ktime_get_ns, bpf_skc_to_tcp_sock,
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf,
+    bpf_jiffies64, bpf_ktime_get_ns, bpf_skc_to_tcp_sock,
 };
 use aya_ebpf::macros::{btf_tracepoint, map, tracepoint};
 use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
@@ -389,6 +389,23 @@ fn is_kernel_thread() -> bool {
 unsafe fn write_owner(record: *mut LongRecord, is_owner: bool) -> u16 {
     if !is_owner {
         return 0;
+    }
+    if setting!(has_task) != 0 {
+        // A load is a tenth of a helper that copies the same.
+        // SAFETY: the current task, whose type the verifier knows, offsets from the running kernel's
+        // BTF, and the caller's promise.
+        unsafe {
+            let task = bpf_get_current_task_btf() as *const u8;
+            if load::<u32>(task, setting!(task_flags)) & PF_KTHREAD != 0 {
+                return 0;
+            }
+            (*record).pid = load(task, setting!(task_tgid));
+            (*record).comm = [
+                load(task, setting!(task_comm)),
+                load(task, setting!(task_comm) + 8),
+            ];
+        }
+        return OWNER;
     }
     // SAFETY: the caller's promise; the helpers check what they read and write no more than they
     // are told.

@@ -143,7 +143,8 @@ fn typed(options: &Options, bytes: &[u8]) -> Result<Loaded, Error> {
     }
     let mut settings = offsets::for_transitions(vmlinux)?;
     settings.child_is_complete = preflight::child_is_complete().into();
-    if preflight::lockdown() == Some(Lockdown::Confidentiality) {
+    settings.has_task = preflight::has_task().into();
+    if settings.has_task == 0 && preflight::lockdown() == Some(Lockdown::Confidentiality) {
         // Reading through a helper is barred, loading through the socket is not.
         settings.task_flags = ABSENT;
     }

@@ -55,6 +55,8 @@ pub(super) fn for_transitions(path: &Path) -> Result<Settings, Error> {
         cgroup_kn,
         kn_id,
         task_flags: need("task_struct", "flags")?,
+        task_tgid: need("task_struct", "tgid")?,
+        task_comm: need("task_struct", "comm")?,
         inet_sport: need("tcp_sock", "inet_conn.icsk_inet.inet_sport")?,
         // Minisockets are an extra.
         tw_substate: offset(&btf, "inet_timewait_sock", "tw_substate").unwrap_or(ABSENT),

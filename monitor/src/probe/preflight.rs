@@ -59,6 +59,8 @@ const CHILD_IS_COMPLETE: (u32, u32) = (6, 15);
 const COOKIE: (u32, u32) = (5, 12);
 /// From here on a tracing program may call `bpf_sock_from_file`.
 const SOCKET_OF_FILE: (u32, u32) = (5, 11);
+/// From here on a tracing program may call `bpf_get_current_task_btf`.
+const TASK: (u32, u32) = (5, 11);
 
 /// Refuses early, and by name, what the kernel would refuse later with a bare EPERM.
 ///
@@ -87,6 +89,10 @@ pub(super) fn ensure_kernel() -> Result<(), Error> {
 
 pub(super) fn child_is_complete() -> bool {
     version(&release()).is_some_and(|found| found >= CHILD_IS_COMPLETE)
+}
+
+pub(super) fn has_task() -> bool {
+    version(&release()).is_some_and(|found| found >= TASK)
 }
 
 pub(super) fn has_cookie() -> bool {
