@@ -1,6 +1,8 @@
 //! What may be watched beside the transitions, where the kernel allows it. The counts are right
 //! without it.
 
+use std::fs;
+
 use aya::programs::{BtfTracePoint, FEntry, FExit, Program, ProgramError};
 use aya::{Btf, Ebpf};
 use monitor_ebpf::{ABSENT, Settings};
@@ -116,6 +118,13 @@ fn reason(name: &'static str, function: &str, source: &ProgramError) -> String {
                 syscall.io_error
             )
         }
-        other => Error::from_program(name, other).to_string(),
+        other => match Error::from_program(name, other) {
+            // Expected under lockdown, and nothing that anybody needs to report.
+            Error::Verifier { verdict, log, .. } => {
+                log.map(fs::remove_file);
+                format!("the kernel's verifier rejected {name}: {verdict}")
+            }
+            error => error.to_string(),
+        },
     }
 }

@@ -11,6 +11,8 @@ mount -t devtmpfs devtmpfs /dev
 mount -t securityfs securityfs /sys/kernel/security
 mount -t tracefs tracefs /sys/kernel/tracing
 ip link set lo up
+# A small guest has room for 2048: closes would skip TIME_WAIT.
+echo 65536 >/proc/sys/net/ipv4/tcp_max_tw_buckets
 exec >/dev/ttyS1 2>/dev/null
 
 ask() {
@@ -52,9 +54,40 @@ round() {
     cat /tmp/events
     ask "$1.stuck" tcplinger stuck --all --state close_wait --format json --source daemon
     ask "$1.alone" tcplinger stuck --all --state close_wait --format json --source kernel
+    load 3000
+    ask "$1.storm" settled
     kill $daemon
     ask "$1.run" wait $daemon
     cat /tmp/log
+}
+
+# The daemon's status after a storm, once it has received what the program has counted.
+settled() {
+    sleep 3
+    tcplinger status --format json --source daemon
+}
+
+# Wakeups of the daemon's main thread in ten seconds without traffic.
+wakeups() {
+    sleep 5
+    before=$(awk '/^voluntary/ { print $2 }' /proc/$daemon/status)
+    sleep 10
+    after=$(awk '/^voluntary/ { print $2 }' /proc/$daemon/status)
+    echo "wakeups $((after - before))"
+}
+
+# What the program tells of minisockets in FIN_WAIT2: some get their FIN, some run out of time.
+minisockets() {
+    tcplinger run --bpf-log trace >/tmp/log 2>&1 &
+    daemon=$!
+    while kill -0 $daemon && ! [ -S /run/tcplinger.sock ]; do sleep 0.2; done
+    wakeups
+    sleep 1 | xtask hold --sockets 5
+    echo 1 >/proc/sys/net/ipv4/tcp_fin_timeout
+    sleep 5 | xtask hold --sockets 5
+    kill $daemon
+    wait $daemon
+    grep -o 'minisocket [0-9]* -> [0-9]*' /tmp/log | sort | uniq -c
 }
 
 # Older than every daemon: a listener, two whole connections, half a one, another namespace.
@@ -74,6 +107,7 @@ done
 ask full.doctor tcplinger doctor
 round full auto
 round classic classic
+ask minisockets minisockets
 ask verifier tail -n 40 /tmp/tcplinger-verifier-*
 ask end true
 poweroff -f

@@ -32,6 +32,7 @@ pub(super) fn judge(version: &str, mode: &str, report: &Report) -> Vec<String> {
         report.answer("tcp_diag", 0).map(drop),
         report.answer("full.doctor", 0).map(drop),
         report.ensure_round("full", has_cookie),
+        report.ensure_minisockets(is_classic_locked),
         if is_classic_locked {
             report.ensure_locked("classic")
         } else {
@@ -72,6 +73,7 @@ impl Report {
         self.answer(&format!("{round}.run"), 0)?;
         self.ensure_counts(round, "kernel")?;
         self.ensure_counts(round, "daemon")?;
+        self.ensure_storm(round)?;
         self.ensure_owner(&format!("{round}.stuck"))?;
         self.ensure_owner(&format!("{round}.alone"))?;
         self.ensure_events(&format!("{round}.events"), has_cookie)
@@ -124,6 +126,45 @@ impl Report {
         );
         let lost = status.pointer("/events/lost").and_then(Value::as_u64);
         ensure!(lost == Some(0), "{name}: {lost:?} events lost");
+        Ok(())
+    }
+
+    /// That many connections at once left nothing to correct, and nothing was lost.
+    fn ensure_storm(&self, round: &str) -> Result<()> {
+        let name = format!("{round}.storm");
+        let status: Value = serde_json::from_str(self.answer(&name, 0)?)?;
+        for field in ["/drift", "/events/lost"] {
+            let value = status.pointer(field).and_then(Value::as_u64);
+            ensure!(value == Some(0), "{name}: {field} is {value:?}");
+        }
+        Ok(())
+    }
+
+    /// That minisockets are told of: those that got their FIN, and those that did not. Lockdown may
+    /// close what that takes.
+    fn ensure_minisockets(&self, is_locked: bool) -> Result<()> {
+        let doctor = self.answer("full.doctor", 0)?;
+        let row = |name: &str| {
+            let is_row = |line: &&str| line.split_whitespace().nth(1) == Some(name);
+            doctor.lines().find(is_row).unwrap_or_default()
+        };
+        ensure!(
+            row("requests").starts_with("ok"),
+            "doctor: {}",
+            row("requests")
+        );
+        if is_locked {
+            return Ok(());
+        }
+        ensure!(
+            row("minisockets").starts_with("ok"),
+            "doctor: {}",
+            row("minisockets")
+        );
+        let told = self.answer("minisockets", 0)?;
+        for step in ["5 -> 6", "5 -> 7"] {
+            ensure!(told.contains(step), "no minisocket {step}: {told:?}");
+        }
         Ok(())
     }
 
