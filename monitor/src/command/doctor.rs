@@ -51,6 +51,7 @@ fn program() -> [DoctorRow; 3] {
         attach: Attach::Auto,
         ring_bytes: 1 << 16,
         log: BpfLog::Off,
+        tells_cgroups: true,
         object: None,
     };
     let attached = Probe::attach(&options);

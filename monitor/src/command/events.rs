@@ -7,16 +7,20 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use super::{STDOUT, clock, logging, netns, runtime, stdout_style, stop_signal};
+use tokio::time::timeout;
+
 use crate::cli::{Color, EventsArgs, Format};
 use crate::config;
-use crate::daemon::{monotonic, nanoseconds};
+use crate::daemon::{Wakeups, monotonic, nanoseconds};
 use crate::output::Clock;
 use crate::output::json::EventLines;
 use crate::output::text::EventTable;
 use crate::probe::{self, Attach, Probe};
 use crate::tcp::{Subject, Transition};
-use crate::track::{Dwell, Filter};
+use crate::track::{Filter, Sockets};
 
+/// The longest sleep while nothing happens.
+const SLEEP_AT_MOST: Duration = Duration::from_secs(1);
 /// Transitions printed before the signals get their turn.
 const BATCH: usize = 1 << 12;
 /// Pause between two looks at the ring while there is traffic: short enough to look live.
@@ -46,7 +50,7 @@ pub(super) fn run(args: EventsArgs, color: Color) -> Result<ExitCode> {
         lost: 0,
         filter,
         left: args.count,
-        dwell: Dwell::default(),
+        sockets: Sockets::default(),
         newest_ns: 0,
         lines: match args.format {
             Format::Json => Lines::Json(EventLines::default()),
@@ -62,7 +66,7 @@ pub(super) fn run(args: EventsArgs, color: Color) -> Result<ExitCode> {
         }
     })?;
     printer.print_rest()?;
-    let unknown = printer.dwell.dropped();
+    let unknown = printer.sockets.dropped();
     if unknown > 0 {
         tracing::warn!(
             sockets = unknown,
@@ -78,7 +82,8 @@ struct Printer {
     filter: Filter,
     /// How many to print yet; None for no limit.
     left: Option<u64>,
-    dwell: Dwell,
+    /// What their last transitions were.
+    sockets: Sockets,
     /// Time of the newest transition taken.
     newest_ns: u64,
     lines: Lines,
@@ -93,7 +98,7 @@ enum Lines {
 impl Printer {
     /// Prints until the wanted number is reached.
     async fn print(&mut self) -> Result<()> {
-        let wakeups = self.probe.wakeups()?;
+        let wakeups = Wakeups::new(self.probe.descriptor()?)?;
         while self.left != Some(0) {
             let before = self.newest_ns;
             let has_more = self.print_waiting()?;
@@ -103,7 +108,10 @@ impl Printer {
             } else if self.newest_ns != before || !self.probe.arm()? {
                 tokio::time::sleep(PAUSE).await;
             } else {
-                wakeups.next().await?;
+                // A wakeup may be lost.
+                if let Ok(woken) = timeout(SLEEP_AT_MOST, wakeups.next()).await {
+                    woken?;
+                }
             }
         }
         Ok(())
@@ -117,7 +125,7 @@ impl Printer {
             probe,
             filter,
             left,
-            dwell,
+            sockets,
             newest_ns,
             lines,
             out,
@@ -129,9 +137,13 @@ impl Printer {
             if transition.subject != Subject::Socket {
                 return;
             }
-            let after = dwell.after(transition);
+            let applied = sockets.apply(transition);
+            if applied.is_repeated() && transition.is_nested {
+                // Both programs took it.
+                return;
+            }
             if result.is_ok() && *left != Some(0) && filter.matches(transition) {
-                result = lines.write(out, clock, transition, after);
+                result = lines.write(out, clock, transition, applied.after());
                 *left = left.map(|left| left - 1);
             }
         });
@@ -157,7 +169,7 @@ impl Printer {
                 "events lost: the reader is too slow or --ring-size too small"
             );
             self.lost = lost;
-            self.dwell.forget_all();
+            self.sockets.forget_all();
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ use crate::output::json;
 use crate::survey::{self, Eyes, Look, Scene};
 use crate::tcp::Evidence;
 use crate::track::stuck::{Board, CountBoard, Report, Rules};
-use crate::track::{Lingering, PortReport, PortTally, Pressure};
+use crate::track::{Census, PortReport, PortTally, Pressure, Scope, Snapshot};
 
 /// Who answers.
 pub(super) enum Source {
@@ -113,7 +113,7 @@ pub(super) struct Kernel {
     namespaces: Vec<Namespace>,
     rules: Arc<Rules>,
     eyes: Eyes,
-    lingering: Lingering,
+    census: Census,
     board: Board,
     counts: CountBoard,
     pressure: Pressure,
@@ -127,7 +127,7 @@ impl Kernel {
             worker,
             rules: Arc::new(rules),
             eyes: Eyes::open(),
-            lingering: Lingering::default(),
+            census: Census::default(),
             board: Board::default(),
             counts: CountBoard::default(),
             pressure: Pressure::default(),
@@ -137,7 +137,6 @@ impl Kernel {
     fn report(&mut self, all: bool, known: u64) -> Result<Report> {
         let now_ns = nanoseconds(monotonic());
         let mut scene = Scene::default();
-        self.lingering.suspect_all();
         for namespace in &self.namespaces {
             let netns = namespace.inode;
             let taken: Result<Survey<Vec<Evidence>>, _> = wait(|reply| {
@@ -153,15 +152,22 @@ impl Kernel {
             if taken.is_fallback {
                 tracing::warn!(netns, "{}", survey::NO_TCP_DIAG);
             }
-            self.lingering.begin();
-            let sockets = taken.found.iter();
-            let found = sockets.filter_map(|socket| survey::entered(socket, now_ns));
-            self.lingering.finish(netns, now_ns, found);
+            let snapshot = Snapshot {
+                scope: Scope::LINGERING,
+                has_cookies: !taken.is_fallback,
+                is_alone: true,
+                began_ns: now_ns,
+            };
+            let seen = taken
+                .found
+                .iter()
+                .map(|socket| survey::seen(socket, now_ns));
+            // Nothing was counted, so nothing is corrected.
+            let _: u64 = self.census.finish(netns, snapshot, seen);
             scene.add(netns, taken);
         }
-        let entries = self.lingering.known();
         let ages = scene.sockets.iter().map(|socket| {
-            let age = match entries.since(socket) {
+            let age = match self.census.since(socket) {
                 Some(since) => survey::watched(since, now_ns),
                 None => survey::unwatched(socket),
             };

@@ -62,8 +62,7 @@ fn from_kernel(wanted: Option<&Netns>) -> Result<Summary> {
     let worker = Worker::spawn()?;
     let mut namespaces = netns::find(&worker, wanted)?;
     let mut census = Census::default();
-    let inodes: Vec<u32> = namespaces.iter().map(|namespace| namespace.inode).collect();
-    census.cover(&inodes);
+    census.cover(&namespaces.iter().map(|namespace| namespace.inode).collect());
     let mut gone = Vec::new();
     for namespace in &namespaces {
         let walked = walk(&worker, namespace, &mut census);
@@ -97,8 +96,10 @@ fn walk(
     let snapshot = Snapshot {
         scope: Scope::ALL,
         has_cookies: !taken.is_fallback,
+        is_alone: true,
+        began_ns: 0,
     };
-    let seen = taken.rows.iter().map(daemon::seen);
+    let seen = taken.rows.into_iter().map(|row| daemon::seen(row, 0));
     // Nothing was counted before, so nothing is corrected.
     let _: u64 = census.finish(namespace.inode, snapshot, seen);
     Ok(())

@@ -50,6 +50,7 @@ fn merged_program(args: &ProgramArgs, file: &Daemon) -> Options {
             LevelFilter::Debug => BpfLog::Debug,
             LevelFilter::Trace => BpfLog::Trace,
         },
+        tells_cgroups: true,
         object: args.bpf_object.clone(),
     }
 }
@@ -71,7 +72,11 @@ pub(crate) fn daemon(args: &RunArgs, file: &File) -> daemon::Settings {
         logs_transitions: transitions.unwrap_or(false),
         walk_share: walk_percent.unwrap_or(WALK_BUDGET_PERCENT) / 100.0,
         measures_program: program_stats.unwrap_or(false),
-        program: merged_program(&args.program, daemon),
+        program: Options {
+            // No outlet of the daemon shows them.
+            tells_cgroups: false,
+            ..merged_program(&args.program, daemon)
+        },
         rules: rules.clone(),
         publish: Settings {
             http: match &*args.listen {

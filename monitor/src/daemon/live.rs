@@ -1,17 +1,20 @@
 //! The stream and the census it moves.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::Notify;
 
+use super::wakeups::Wakeups;
 use crate::output::Escaped;
 use crate::probe::{Probe, Totals};
 use crate::publish::Publisher;
-use crate::tcp::{Subject, Transition};
-use crate::track::{Activity, Census, Dwell, EventTotals, Lingering};
+use crate::tcp::{State, Subject, Transition};
+use crate::track::{Activity, Census, EventTotals};
 
 /// Transitions taken before other tasks get their turn: some milliseconds' worth.
 const BATCH: usize = 1 << 15;
@@ -20,12 +23,13 @@ const BATCHES_AT_MOST: usize = 1 << 10;
 /// Pause between two looks at the ring while there is traffic.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// A record that is reserved is filled within microseconds, unless its task is interrupted.
+const SETTLE: Duration = Duration::from_millis(1);
+const SETTLE_AT_MOST: Duration = Duration::from_millis(50);
+
 pub(super) struct Live {
     probe: Probe,
     pub(super) census: Census,
-    pub(super) lingering: Lingering,
-    /// Durations of every open socket.
-    dwell: Dwell,
     activity: Activity,
     logs_transitions: bool,
     totals: Totals,
@@ -33,23 +37,33 @@ pub(super) struct Live {
     received: u64,
     /// Losses that the counts were put in doubt for, as the program's counters had them.
     noted_lost: u64,
+    /// When the counters were last read and showed no new loss.
+    clean_ns: u64,
     /// Time of the newest transition that was applied.
     newest_ns: u64,
+    /// Transitions that had been received when that was last looked at.
+    seen: Cell<u64>,
+    /// The ring was found to have had records in it.
+    moved: Rc<Notify>,
 }
 
 impl Live {
     pub(super) fn new(probe: Probe, logs_transitions: bool) -> Self {
         Self {
+            census: Census::new(
+                probe.capabilities().sees_requests,
+                probe.capabilities().sees_minisockets,
+            ),
             probe,
-            census: Census::default(),
-            lingering: Lingering::default(),
-            dwell: Dwell::default(),
             activity: Activity::default(),
             logs_transitions,
             totals: Totals::default(),
             received: 0,
             noted_lost: 0,
+            clean_ns: 0,
             newest_ns: 0,
+            seen: Cell::default(),
+            moved: Rc::default(),
         }
     }
 
@@ -59,7 +73,7 @@ impl Live {
     /// # Errors
     /// The ring cannot be waited for.
     pub(super) async fn keep_drained(live: &RefCell<Self>, publisher: &Publisher) -> Result<()> {
-        let wakeups = live.borrow().probe.wakeups()?;
+        let wakeups = Wakeups::new(live.borrow().probe.descriptor()?)?;
         loop {
             let before = live.borrow().probe.received();
             let has_more = live.borrow_mut().drain();
@@ -70,7 +84,12 @@ impl Live {
             } else if has_moved || !live.borrow_mut().probe.arm()? {
                 tokio::time::sleep(PAUSE).await;
             } else {
-                wakeups.next().await?;
+                // A wakeup may be lost: then the next round of figures finds the records.
+                let moved = Rc::clone(&live.borrow().moved);
+                tokio::select! {
+                    woken = wakeups.next() => woken?,
+                    () = moved.notified() => {}
+                }
             }
         }
     }
@@ -80,8 +99,6 @@ impl Live {
         let Self {
             probe,
             census,
-            lingering,
-            dwell,
             activity,
             logs_transitions,
             newest_ns,
@@ -90,22 +107,51 @@ impl Live {
         let is_identifying = probe.capabilities().is_identifying;
         let has_more = probe.drain(BATCH, |transition| {
             *newest_ns = transition.ktime_ns;
-            if transition.subject != Subject::Socket {
-                return;
-            }
-            activity.apply(transition, dwell.after(transition));
-            if is_identifying {
-                census.apply(transition);
-                lingering.apply(transition);
+            let is_news = if is_identifying {
+                let applied = census.apply(transition);
+                if transition.subject == Subject::Socket && !applied.is_repeated() {
+                    activity.apply(transition, applied.after());
+                }
+                !applied.is_repeated()
             } else {
                 census.disturb(transition.netns);
-            }
-            if *logs_transitions {
+                activity.apply(transition, None);
+                true
+            };
+            if *logs_transitions && is_news && transition.subject == Subject::Socket {
                 log_transition(transition);
             }
         });
+        for time in census.take_ended() {
+            activity.observe(State::FinWait2, time);
+        }
         probe.flush_log();
         has_more
+    }
+
+    /// Somebody else has drained the ring: where that brought anything, the reader that sleeps has to
+    /// look, as nothing may wake it.
+    pub(super) fn note_drained(&self) {
+        if self.probe.received() != self.seen.replace(self.probe.received()) {
+            self.moved.notify_one();
+        }
+    }
+
+    /// Applies everything that is there now, and waits for what is being written. False where that is
+    /// not all there after [`SETTLE_AT_MOST`].
+    pub(super) async fn settle(live: &RefCell<Self>) -> bool {
+        let written = live.borrow().probe.written();
+        let began = Instant::now();
+        loop {
+            live.borrow_mut().drain_all();
+            if live.borrow().probe.has_read(written) {
+                return true;
+            }
+            if began.elapsed() >= SETTLE_AT_MOST {
+                return false;
+            }
+            tokio::time::sleep(SETTLE).await;
+        }
     }
 
     /// Applies everything that was there when this was called.
@@ -137,15 +183,16 @@ impl Live {
     /// Reads the program's counters. Losses make every count suspect, and are logged. Not while a walk
     /// is under way: its end would settle the doubt.
     pub(super) fn note_losses(&mut self) {
+        let read_ns = nanoseconds(monotonic());
         let Some(total) = self.read_totals() else {
             return;
         };
         let lost = total.saturating_sub(self.noted_lost);
         if lost > 0 {
             tracing::warn!(lost, total, "events lost: the ring was full; recounting");
-            self.census.suspect_all();
-            self.lingering.suspect_all();
-            self.dwell.forget_all();
+            self.census.suspect_all(self.clean_ns);
+        } else {
+            self.clean_ns = read_ns;
         }
         self.noted_lost = total;
     }
@@ -173,15 +220,14 @@ impl Live {
         Arc::new(self.activity.clone())
     }
 
-    /// Sockets that found no room in the table of what lingers, and in that of durations.
-    pub(super) const fn untracked(&self) -> [u64; 2] {
-        [self.lingering.dropped(), self.dwell.dropped()]
+    /// Sockets that found no room in the table.
+    pub(super) const fn untracked(&self) -> u64 {
+        self.census.sockets().dropped()
     }
 
     /// Gives back the room that a storm took.
     pub(super) fn shrink(&mut self) {
-        self.lingering.shrink();
-        self.dwell.shrink();
+        self.census.shrink();
     }
 
     pub(super) const fn probe(&self) -> &Probe {

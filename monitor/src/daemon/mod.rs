@@ -6,9 +6,11 @@ mod journal;
 mod live;
 mod memory;
 mod owners;
+mod queue;
 mod reconcile;
 mod roster;
 mod sampler;
+mod wakeups;
 mod walks;
 mod watch;
 
@@ -21,6 +23,7 @@ use tokio::sync::mpsc;
 
 pub(crate) use live::{monotonic, nanoseconds};
 pub(crate) use memory::keep_small;
+pub(crate) use wakeups::Wakeups;
 pub(crate) use walks::{seen, summarize};
 
 use crate::inventory::Worker;

@@ -1,34 +1,56 @@
-//! Holds the census to the kernel: finds namespaces, reads their figures, walks where needed.
+//! Holds the census to the kernel: finds namespaces, reads their figures, asks about single sockets,
+//! and walks where that does not suffice.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::Instant;
 
 use super::Settings;
-use super::control::{Asker, Question, Reply};
-use super::live::{Live, monotonic};
+use super::control::{Asker, Question as Asked, Reply as Answer};
+use super::live::{Live, monotonic, nanoseconds};
 use super::owners::OwnerWatch;
+use super::queue::{Queue, Waiting};
 use super::roster::Roster;
 use super::sampler::Sampler;
-use super::walks::{SETTLE, Walker, seen, summarize};
+use super::wakeups::Ticker;
+use super::walks::{Walker, seen, summarize};
 use super::watch::{Wanted, Watch};
 use crate::inventory::{Error, Namespace, Worker};
 use crate::output::json;
 use crate::publish::Publisher;
 use crate::tcp::Counts;
-use crate::track::{Budget, Figures, Snapshot, Source, Summary, Verdict};
+use crate::track::{Question, Scope, Snapshot, Source, Summary, Urgency};
 
+/// A timer may be early by this.
+const TICK_SLACK: Duration = Duration::from_millis(5);
 /// Between two samples for the outlets.
-const SAMPLE_EVERY: Duration = Duration::from_secs(1);
-/// An answer waits for so many rounds at most to be free of doubt.
+pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+/// A sample for a client that asks is not taken sooner after the last one.
+const REFRESH_EVERY: Duration = Duration::from_millis(100);
+/// An answer waits for this many rounds at most to be free of doubt, and for about this long.
 const ROUNDS_FOR_AN_ANSWER: usize = 3;
-/// A namespace in which nothing moves is checked in one of so many rounds.
-const QUIET_ROUNDS: u64 = 4;
+const TIME_FOR_AN_ANSWER: Duration = Duration::from_millis(250);
+/// The figures of a namespace with sockets, in which nothing moves, are read this often, and those of
+/// one without. A round reads [`IN_TURN`] of them at most.
+const QUIET_FOR: Duration = Duration::from_secs(5);
+const EMPTY_FOR: Duration = Duration::from_secs(10);
+const IN_TURN: usize = 128;
+/// Of the namespaces in which something moves a round reads the figures of this many at most, those
+/// that were read longest ago; one that was not read for [`OVERDUE`] is in doubt.
+const ACTIVE: usize = 512;
+const OVERDUE: Duration = Duration::from_millis(2_500);
+/// A namespace with more full sockets than this is audited by a walk.
+const AUDITED_BY_REQUESTS: u64 = 2_000;
+/// As many requests as this a round are always affordable: some milliseconds.
+const FEW_REQUESTS: usize = 3_000;
+/// Between two audits of the same namespace, at least.
+const AUDIT_EVERY: Duration = Duration::from_mins(1);
 
 pub(super) struct Reconciler {
     live: Rc<RefCell<Live>>,
@@ -36,18 +58,28 @@ pub(super) struct Reconciler {
     roster: Roster,
     /// Namespaces of which a failure was logged.
     failing: BTreeSet<u32>,
-    budget: Budget,
-    /// CPU time of all walks so far.
-    walked: Duration,
+    queue: Queue,
+    /// When each namespace was last audited.
+    audited: BTreeMap<u32, Duration>,
     watch: Watch,
     owners: OwnerWatch,
     sampler: Rc<RefCell<Sampler>>,
     publisher: Rc<Publisher>,
-    round: u64,
     interval: Duration,
     summary_every: Duration,
     /// What the log said last, and when.
     logged: (Counts, Option<Instant>),
+}
+
+/// How thorough a round is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Effort {
+    /// Within the budget.
+    Usual,
+    /// Everything that may be wrong, for somebody who waits; until this time.
+    Asked { until: Duration },
+    /// Everything, however long it takes.
+    First,
 }
 
 impl Reconciler {
@@ -62,14 +94,13 @@ impl Reconciler {
             owners: OwnerWatch::new(watch.eyes(), settings.walk_share),
             sampler: Rc::new(RefCell::new(Sampler::new(settings.program.ring_bytes))),
             watch,
-            walked: Duration::ZERO,
             live,
             walker: Walker::new(worker),
             roster: Roster::default(),
             failing: BTreeSet::new(),
-            budget: Budget::new(settings.walk_share, monotonic()),
+            queue: Queue::new(settings.walk_share, monotonic()),
+            audited: BTreeMap::new(),
             publisher,
-            round: 0,
             interval: settings.interval,
             summary_every: settings.summary_every,
             logged: (Counts::default(), None),
@@ -81,7 +112,7 @@ impl Reconciler {
     /// # Errors
     /// Namespaces cannot be found or entered at all.
     pub(super) async fn start(&mut self) -> Result<()> {
-        self.round(true).await?;
+        self.round(Effort::First).await?;
         tracing::info!(
             namespaces = self.roster.known().len(),
             "first snapshot taken"
@@ -96,45 +127,58 @@ impl Reconciler {
     /// # Errors
     /// The inventory thread is gone.
     pub(super) async fn run(&mut self, mut requests: mpsc::Receiver<Asker>) -> Result<()> {
-        let mut ticks = interval(self.interval);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut seconds = interval(SAMPLE_EVERY);
-        seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // One timer for both: at rest it is all that wakes the daemon.
+        let ticks = Ticker::new(self.interval.min(SAMPLE_EVERY)).context("cannot set a timer")?;
+        let mut began: Option<Instant> = None;
         let (live, sampler) = (Rc::clone(&self.live), Rc::clone(&self.sampler));
         let publisher = Rc::clone(&self.publisher);
-        let mut told = Instant::now();
+        let mut last_sample = Instant::now();
         loop {
             let mut askers = Vec::new();
             tokio::select! {
-                _ = ticks.tick() => {}
-                _ = seconds.tick() => {
-                    self.publish().await;
-                    told = Instant::now();
+                biased;
+                Some(asker) = requests.recv() => askers.push(asker),
+                () = publisher.asked_for_fresh() => {
+                    if last_sample.elapsed() >= REFRESH_EVERY {
+                        self.refresh().await?;
+                        last_sample = Instant::now();
+                    }
+                    // Those who ask again meanwhile are answered by the same.
                     continue;
                 }
-                Some(asker) = requests.recv() => askers.push(asker),
+                ticked = ticks.tick() => ticked.context("cannot wait for a timer")?,
             }
             while let Ok(asker) = requests.try_recv() {
                 askers.push(asker);
             }
-            tokio::select! {
-                ended = self.turn(askers) => ended?,
-                never = Sampler::keep_fresh(&sampler, &live, &publisher, &mut seconds) => match never {},
+            let is_due = |began: Instant| began.elapsed() + TICK_SLACK >= self.interval;
+            if !askers.is_empty() || began.is_none_or(is_due) {
+                began = Some(Instant::now());
+                tokio::select! {
+                    ended = self.turn(askers) => ended?,
+                    never = Sampler::keep_fresh(&sampler, &live, &publisher) => match never {},
+                }
             }
-            if told.elapsed() >= SAMPLE_EVERY {
-                // Its second has passed during the turn, which kept only the stream's figures fresh.
+            live.borrow().note_drained();
+            publisher.note_drained(monotonic());
+            if last_sample.elapsed() + TICK_SLACK >= SAMPLE_EVERY {
                 self.publish().await;
-                told = Instant::now();
+                last_sample = Instant::now();
             }
         }
     }
 
     /// A round, and the answers to those who asked.
     async fn turn(&mut self, askers: Vec<Asker>) -> Result<()> {
-        self.round(!askers.is_empty()).await?;
-        for _ in 1..ROUNDS_FOR_AN_ANSWER {
-            if !askers.is_empty() && self.live.borrow().census.is_in_doubt() {
-                self.round(true).await?;
+        if askers.is_empty() {
+            self.round(Effort::Usual).await?;
+        } else {
+            let until = monotonic() + TIME_FOR_AN_ANSWER;
+            for _ in 0..ROUNDS_FOR_AN_ANSWER {
+                self.round(Effort::Asked { until }).await?;
+                if monotonic() >= until || !self.live.borrow().census.is_in_doubt() {
+                    break;
+                }
             }
         }
         let known = self.roster.known();
@@ -152,6 +196,21 @@ impl Reconciler {
         Ok(())
     }
 
+    /// Brings what ends in silence up to date, for a client that waits, and hands out the figures.
+    async fn refresh(&mut self) -> Result<()> {
+        self.live.borrow_mut().drain_all();
+        let now_ns = nanoseconds(monotonic());
+        let due: Vec<Namespace> = {
+            let live = self.live.borrow();
+            let is_active = |known: &&Namespace| live.census.is_active(known.inode, now_ns);
+            let known = self.roster.known().iter();
+            known.filter(is_active).take(IN_TURN).cloned().collect()
+        };
+        self.read_figures(due).await?;
+        self.publish().await;
+        Ok(())
+    }
+
     /// Hands the figures of this moment to the outlets.
     async fn publish(&mut self) {
         self.live.borrow_mut().note_losses();
@@ -160,25 +219,25 @@ impl Reconciler {
         self.owners.turn(summary.sockets(), worker, known).await;
         let (live, owners) = (self.live.borrow(), &self.owners);
         let mut sampler = self.sampler.borrow_mut();
-        let sample = sampler.sample(&live, &mut self.watch, owners, summary, self.walked);
+        let sample = sampler.sample(&live, &mut self.watch, owners, summary, self.queue.spent());
         self.publisher.publish(sample);
     }
 
     /// Answers on a thread of its own: an asker may be slow.
-    async fn answer(&mut self, question: Question, reply: Reply) -> Result<()> {
+    async fn answer(&mut self, question: Asked, reply: Answer) -> Result<()> {
         let known = self.roster.known();
         match question {
             // Answered already.
-            Question::Version => {}
-            Question::Status => {
+            Asked::Version => {}
+            Asked::Status => {
                 let summary = self.summary();
                 reply.send(move |reply| json::write_status(reply, &summary));
             }
-            Question::Ports => {
+            Asked::Ports => {
                 let report = self.watch.ports(&self.walker, known).await?;
                 reply.send(move |reply| json::write(reply, &report));
             }
-            Question::Stuck {
+            Asked::Stuck {
                 all,
                 netns,
                 known: given,
@@ -215,101 +274,293 @@ impl Reconciler {
         tracing::info!(
             received = summary.events.received,
             lost = summary.events.lost,
-            drift = summary.drift,
+            drift = summary.tally.corrected,
             "{message}: {}",
             counts.join(" ")
         );
         self.logged = (sockets, Some(Instant::now()));
     }
 
-    /// One look at the kernel. When `is_asked`, every doubt is settled before it returns;
-    /// otherwise only what is known to be wrong, and what the budget allows.
-    async fn round(&mut self, is_asked: bool) -> Result<()> {
-        self.round += 1;
+    /// One look at the kernel.
+    async fn round(&mut self, effort: Effort) -> Result<()> {
         self.live.borrow_mut().note_losses();
-        self.discover_if_due(is_asked).await?;
+        self.discover_if_due(effort != Effort::Usual).await?;
         self.live.borrow_mut().drain_all();
-        let due = self.due(is_asked);
-        let figures = self.walker.figures(due).await?;
-        self.settle().await;
-        for (netns, figures) in figures {
-            match figures {
-                Ok(figures) => self.hold(netns, &figures, is_asked).await?,
-                Err(error) => self.note_failure(netns, &error),
-            }
+        let due = self.due(effort);
+        self.read_figures(due).await?;
+        let instead = self.ask(effort).await?;
+        if self.walk(effort, &instead).await? {
+            // What it did not list is asked about at once.
+            self.ask(effort).await?;
+        }
+        if effort == Effort::Usual {
+            self.audit().await?;
         }
         self.live.borrow_mut().note_losses();
         Ok(())
     }
 
     async fn discover_if_due(&mut self, is_asked: bool) -> Result<()> {
-        let spoke: Vec<u32> = self.live.borrow().census.namespaces().collect();
-        let before: Vec<u32> = self
-            .roster
-            .known()
-            .iter()
-            .map(|known| known.inode)
-            .collect();
+        let spoke = self.live.borrow_mut().census.take_discovered();
         if self.roster.refresh(&self.walker, &spoke, is_asked).await? {
             let known = self.roster.known().iter();
-            let inodes: Vec<u32> = known.map(|known| known.inode).collect();
+            let inodes: BTreeSet<u32> = known.map(|known| known.inode).collect();
             self.failing.retain(|netns| inodes.contains(netns));
-            let gone = before.into_iter().filter(|netns| !inodes.contains(netns));
-            let mut live = self.live.borrow_mut();
-            live.lingering.forget(&gone.collect::<Vec<_>>());
-            live.census.cover(&inodes);
+            self.audited.retain(|netns, _| inodes.contains(netns));
+            self.live.borrow_mut().census.cover(&inodes);
         }
         Ok(())
     }
 
-    /// The namespaces whose figures are to be read now. Their marks are set.
-    fn due(&self, is_asked: bool) -> Vec<Namespace> {
+    /// The namespaces whose figures are to be read now.
+    fn due(&self, effort: Effort) -> Vec<Namespace> {
+        let known = self.roster.known();
+        if effort != Effort::Usual {
+            return known.to_vec();
+        }
+        let now_ns = nanoseconds(monotonic());
         let mut live = self.live.borrow_mut();
         let census = &mut live.census;
-        let is_due = |namespace: &&Namespace| {
-            let inode = namespace.inode;
-            let is_turn = u64::from(inode) % QUIET_ROUNDS == self.round % QUIET_ROUNDS;
-            is_asked || is_turn || census.is_active(inode)
-        };
-        let due: Vec<Namespace> = self.roster.known().iter().filter(is_due).cloned().collect();
-        for namespace in &due {
-            census.mark(namespace.inode);
-        }
-        due
-    }
-
-    /// Makes sure that every transition up to now is applied.
-    async fn settle(&self) {
-        sleep(SETTLE).await;
-        self.live.borrow_mut().drain_all();
-    }
-
-    /// Holds one namespace to its figures, with a walk where they do not suffice.
-    async fn hold(&mut self, netns: u32, figures: &Figures, is_asked: bool) -> Result<()> {
-        let Verdict { walk, is_urgent } = self.live.borrow_mut().census.check(netns, figures);
-        let is_free = is_asked || is_urgent;
-        let is_allowed = is_free || self.budget.allows(monotonic());
-        let namespace = self.roster.get(netns);
-        let (false, true, Some(namespace)) = (walk.is_empty(), is_allowed, namespace) else {
-            return Ok(());
-        };
-        self.live.borrow_mut().census.begin(netns);
-        let taken = self.walker.snapshot(namespace.clone(), walk).await;
-        self.settle().await;
-        if let Ok(taken) = &taken {
-            self.walked += taken.cost.cpu;
-            if !is_free {
-                self.budget.spend(taken.cost.cpu);
+        let (mut active, mut quiet) = (Vec::new(), Vec::new());
+        for namespace in known {
+            let (read_ns, has_sockets) = census.last_reading(namespace.inode);
+            let age = Duration::from_nanos(now_ns.saturating_sub(read_ns));
+            let every = if has_sockets { QUIET_FOR } else { EMPTY_FOR };
+            if census.is_active(namespace.inode, now_ns) {
+                active.push((Reverse(age), namespace));
+            } else if age >= every {
+                quiet.push((Reverse(age), namespace));
             }
         }
+        active.sort_unstable_by_key(|(age, namespace)| (*age, namespace.inode));
+        quiet.sort_unstable_by_key(|(age, namespace)| (*age, namespace.inode));
+        for (Reverse(age), namespace) in active.iter().skip(ACTIVE) {
+            if *age >= OVERDUE {
+                census.note_unread(namespace.inode);
+            }
+        }
+        let active = active.into_iter().take(ACTIVE);
+        let quiet = quiet.into_iter().take(IN_TURN);
+        active
+            .chain(quiet)
+            .map(|(_, namespace)| namespace.clone())
+            .collect()
+    }
+
+    /// Reads the figures of these namespaces, and holds the census to them.
+    async fn read_figures(&mut self, due: Vec<Namespace>) -> Result<()> {
+        if due.is_empty() {
+            return Ok(());
+        }
+        for namespace in &due {
+            self.live.borrow_mut().census.mark(namespace.inode);
+        }
+        let figures = self.walker.figures(due).await?;
+        if !self.settle().await {
+            // They would be compared with counts of another time; the next reading will do.
+            return Ok(());
+        }
+        for (netns, figures) in figures {
+            match figures {
+                Ok(figures) => self.live.borrow_mut().census.check(netns, &figures),
+                Err(error) => {
+                    self.live.borrow_mut().census.note_unread(netns);
+                    self.note_failure(netns, &error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes sure that every transition up to now is applied. False where a record is still being
+    /// written after 50 ms: its task was interrupted.
+    async fn settle(&self) -> bool {
+        Live::settle(&self.live).await
+    }
+
+    /// Asks about single sockets, in every namespace at once. Where there are so many that a walk is
+    /// cheaper, that is left to one: the namespaces, and what is to be walked there.
+    async fn ask(&mut self, effort: Effort) -> Result<BTreeMap<u32, Scope>> {
+        let now = monotonic();
+        let is_asked = effort != Effort::Usual;
+        let most = self.queue.requests_per_walk();
+        let mut instead = BTreeMap::new();
+        let mut wanted: BTreeMap<u32, Vec<Question>> = BTreeMap::new();
+        {
+            let mut live = self.live.borrow_mut();
+            for namespace in self.roster.known() {
+                let netns = namespace.inode;
+                let questions = live.census.questions(netns, nanoseconds(now), is_asked);
+                if questions.len() > most {
+                    instead.insert(netns, Question::scope(&questions));
+                } else if !questions.is_empty() {
+                    wanted.insert(netns, questions);
+                }
+            }
+            for (netns, questions) in live.census.about(&self.watch.take_settled()) {
+                wanted.entry(netns).or_default().extend(questions);
+            }
+        }
+        let requests: usize = wanted.values().map(Vec::len).sum();
+        let is_cheap = requests < FEW_REQUESTS;
+        if !is_asked && !is_cheap && !self.queue.allows(Urgency::Uncertain, now) {
+            return Ok(instead);
+        }
+        self.put_questions(wanted, Urgency::Uncertain).await?;
+        Ok(instead)
+    }
+
+    /// Puts questions to the kernel, and takes its answers.
+    async fn put_questions(
+        &mut self,
+        wanted: BTreeMap<u32, Vec<Question>>,
+        urgency: Urgency,
+    ) -> Result<()> {
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let mut asked = Vec::new();
+        for (netns, questions) in &wanted {
+            if let Some(namespace) = self.roster.get(*netns) {
+                asked.push((namespace.clone(), questions.clone()));
+            }
+        }
+        let replies = self.walker.ask(asked).await?;
+        if !self.settle().await {
+            // They stay open.
+            return Ok(());
+        }
+        for (netns, outcome) in replies {
+            match outcome {
+                Ok(answers) => {
+                    self.queue.spend(urgency, answers.cpu);
+                    let questions = wanted.get(&netns).map(Vec::as_slice).unwrap_or_default();
+                    let mut live = self.live.borrow_mut();
+                    live.census.begin_answers(netns);
+                    for (question, reply) in questions.iter().zip(answers.replies) {
+                        live.census
+                            .take_reply(netns, question, reply, answers.asked_ns);
+                    }
+                }
+                Err(Error::Stopped) => return Err(Error::Stopped.into()),
+                Err(error) => self.note_failure(netns, &error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Walks the namespaces that need it, those first that are known to be wrong and have waited
+    /// longest; whether any was.
+    async fn walk(&mut self, effort: Effort, instead: &BTreeMap<u32, Scope>) -> Result<bool> {
+        let now_ns = nanoseconds(monotonic());
+        let waiting: Vec<Waiting> = {
+            let mut live = self.live.borrow_mut();
+            let census = &mut live.census;
+            let known = self.roster.known().iter();
+            let waiting = known.map(|namespace| {
+                let netns = namespace.inode;
+                let (mut need, since_ns) = census.need(netns, now_ns);
+                if let Some(scope) = instead.get(&netns) {
+                    need.add(*scope, Urgency::Uncertain);
+                }
+                Waiting {
+                    netns,
+                    need,
+                    since_ns,
+                }
+            });
+            waiting.collect()
+        };
+        let mut has_walked = false;
+        for turn in Queue::order(waiting) {
+            let now = monotonic();
+            let is_allowed = match effort {
+                Effort::First => true,
+                Effort::Asked { until } => now < until,
+                Effort::Usual => self.queue.allows(turn.need.urgency, now),
+            };
+            if !is_allowed {
+                break;
+            }
+            self.snapshot(turn.netns, turn.need.scope, turn.need.urgency)
+                .await?;
+            has_walked = true;
+        }
+        Ok(has_walked)
+    }
+
+    /// Checks what nothing contradicts: the namespaces in turn, the one that was not audited for
+    /// longest first.
+    async fn audit(&mut self) -> Result<()> {
+        let now = monotonic();
+        if !self.queue.allows(Urgency::Audit, now) {
+            return Ok(());
+        }
+        let mut due: Vec<(Duration, u32, u64)> = {
+            let live = self.live.borrow();
+            let known = self.roster.known().iter();
+            known
+                .map(|namespace| {
+                    let audited = self.audited.get(&namespace.inode).copied();
+                    let sockets = live.census.full(namespace.inode);
+                    (audited.unwrap_or_default(), namespace.inode, sockets)
+                })
+                .filter(|(audited, _, sockets)| {
+                    *sockets > 0 && now.saturating_sub(*audited) >= AUDIT_EVERY
+                })
+                .collect()
+        };
+        due.sort_unstable();
+        let Some((_, first, sockets)) = due.first().copied() else {
+            return Ok(());
+        };
+        if sockets > AUDITED_BY_REQUESTS {
+            self.audited.insert(first, now);
+            return self.snapshot(first, Scope::ALL, Urgency::Audit).await;
+        }
+        let mut room = AUDITED_BY_REQUESTS;
+        let mut netns = BTreeSet::new();
+        for (_, inode, sockets) in due {
+            if sockets > room {
+                break;
+            }
+            room -= sockets;
+            netns.insert(inode);
+            self.audited.insert(inode, now);
+        }
+        let wanted = self.live.borrow().census.audit(&netns);
+        self.put_questions(wanted, Urgency::Audit).await
+    }
+
+    /// Walks one namespace's sockets.
+    async fn snapshot(&mut self, netns: u32, scope: Scope, urgency: Urgency) -> Result<()> {
+        let Some(namespace) = self.roster.get(netns).cloned() else {
+            return Ok(());
+        };
+        let began_ns = {
+            let mut live = self.live.borrow_mut();
+            live.drain_all();
+            live.census.begin(netns);
+            nanoseconds(monotonic())
+        };
+        let taken = self.walker.snapshot(namespace, scope).await;
+        let is_settled = self.settle().await;
         let mut live = self.live.borrow_mut();
         match taken {
+            Ok(taken) if !is_settled => {
+                self.queue.spend(urgency, taken.cost.cpu);
+                live.census.abandon(netns);
+            }
             Ok(taken) => {
+                self.queue.note_walk(scope, taken.cost.cpu);
+                self.queue.spend(urgency, taken.cost.cpu);
                 let snapshot = Snapshot {
-                    scope: walk,
+                    scope,
                     has_cookies: !taken.is_fallback,
+                    is_alone: !live.is_identifying(),
+                    began_ns,
                 };
-                let rows = taken.rows.iter().map(seen);
+                let rows = taken.rows.into_iter().map(|row| seen(row, began_ns));
                 let corrected = live.census.finish(netns, snapshot, rows);
                 if corrected > 0 {
                     tracing::info!(
@@ -317,13 +568,12 @@ impl Reconciler {
                         sockets = corrected,
                         "a snapshot corrected the counts"
                     );
-                    let lingering = live.census.lingering(netns);
-                    live.lingering.suspect(netns, lingering);
                 }
             }
             Err(Error::Stopped) => return Err(Error::Stopped.into()),
             Err(error) => {
                 live.census.abandon(netns);
+                live.census.note_unread(netns);
                 drop(live);
                 self.note_failure(netns, &error);
             }
@@ -335,7 +585,11 @@ impl Reconciler {
     fn note_failure(&mut self, netns: u32, error: &Error) {
         self.roster.look_soon();
         if !matches!(error, Error::Gone { .. }) && self.failing.insert(netns) {
-            tracing::warn!(netns, "cannot take the inventory: {error}");
+            tracing::warn!(
+                netns,
+                "cannot take the inventory: {:#}",
+                anyhow::Error::msg(error.to_string())
+            );
         }
     }
 }

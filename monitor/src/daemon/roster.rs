@@ -31,7 +31,7 @@ impl Roster {
     }
 
     pub(super) fn get(&self, netns: u32) -> Option<&Namespace> {
-        self.known.iter().find(|known| known.inode == netns)
+        find(&self.known, netns)
     }
 
     /// One of them is no longer where it was.
@@ -56,24 +56,25 @@ impl Roster {
         if !is_due && !is_asked && !has_news {
             return Ok(false);
         }
-        let is_deep = has_news || self.looks.is_multiple_of(DEEP_LOOKS);
+        let is_deep = self.looks.is_multiple_of(DEEP_LOOKS);
         let mut found = self.look(walker, is_deep).await?;
-        let is_astray = |known: &Namespace| !contains(&found, known) && !known.is_there();
-        if !is_deep && self.known.iter().any(is_astray) {
-            // A process or a mount has gone; a thread may still be in there.
+        let is_missing = |netns: &&u32| find(&found, **netns).is_none();
+        let is_astray = |known: &Namespace| is_missing(&&known.inode) && !known.is_there();
+        if !is_deep
+            && (self.known.iter().any(is_astray) || spoke.iter().any(|netns| is_missing(&netns)))
+        {
+            // A process or a mount has gone, or a thread alone is in there.
             found = self.look(walker, true).await?;
         }
-        for known in self.known.drain(..) {
-            if !contains(&found, &known) && known.is_there() {
-                found.push(known);
-            }
-        }
+        let is_left = |known: &Namespace| find(&found, known.inode).is_none() && known.is_there();
+        let left: Vec<Namespace> = self.known.drain(..).filter(is_left).collect();
+        found.extend(left);
         found.sort_by_key(|namespace| namespace.inode);
         self.known = found;
         if is_due {
             self.unfindable.clear();
         }
-        let is_missing = |netns: &&u32| self.known.iter().all(|known| known.inode != **netns);
+        let is_missing = |netns: &&u32| find(&self.known, **netns).is_none();
         self.unfindable.extend(spoke.iter().filter(is_missing));
         self.looked = Some(Instant::now());
         Ok(true)
@@ -101,6 +102,10 @@ impl Roster {
     }
 }
 
-fn contains(found: &[Namespace], wanted: &Namespace) -> bool {
-    found.iter().any(|found| found.inode == wanted.inode)
+/// In a list that is ordered by inode number.
+fn find(known: &[Namespace], netns: u32) -> Option<&Namespace> {
+    let at = known
+        .binary_search_by_key(&netns, |known| known.inode)
+        .ok()?;
+    known.get(at)
 }

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
-use tokio::time::Interval;
+use tokio::time::sleep;
 
 use super::live::Live;
 use super::monotonic;
 use super::owners::OwnerWatch;
+use super::reconcile::SAMPLE_EVERY;
 use super::watch::Watch;
 use crate::inventory::own;
 use crate::publish::Publisher;
@@ -41,10 +42,9 @@ impl Sampler {
         sampler: &RefCell<Self>,
         live: &RefCell<Live>,
         publisher: &Publisher,
-        ticks: &mut Interval,
     ) -> Infallible {
         loop {
-            ticks.tick().await;
+            sleep(SAMPLE_EVERY).await;
             let sample = sampler.borrow_mut().refresh(&mut live.borrow_mut());
             if let Some(sample) = sample {
                 publisher.publish(sample);
@@ -58,9 +58,10 @@ impl Sampler {
         for namespace in &mut sample.summary.namespaces {
             namespace.ipv4 = live.census.counts(namespace.netns, Family::Ipv4);
             namespace.ipv6 = live.census.counts(namespace.netns, Family::Ipv6);
+            namespace.doubt = live.census.doubt(namespace.netns);
         }
         sample.summary.events = live.totals();
-        sample.summary.drift = live.census.drift();
+        sample.summary.tally = live.census.tally();
         sample.taken = monotonic();
         sample.realtime_minus_monotonic_ns = realtime_minus_monotonic_ns();
         sample.is_in_doubt = live.census.is_in_doubt();

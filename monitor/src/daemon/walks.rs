@@ -4,15 +4,14 @@ use std::time::Duration;
 
 use crate::inventory;
 use crate::inventory::{
-    Asked, Depth, Discovery, Error, Figures, Namespace, Query, Row, StateSet, Survey, Wanted,
+    Answer, Depth, Discovery, Error, Figures, Namespace, Query, Row, StateSet, Survey, Wanted,
     Worker,
 };
 use crate::tcp::{Evidence, Family, Limits, State};
-use crate::track::{self, Census, EventTotals, NamespaceSummary, Scope, Seen, Source, Summary};
+use crate::track::{
+    self, Census, EventTotals, NamespaceSummary, Question, Reply, Scope, Seen, Source, Summary,
+};
 use tokio::sync::oneshot;
-
-/// A record that is reserved is filled within microseconds; this is ample.
-pub(super) const SETTLE: Duration = Duration::from_millis(1);
 
 /// The inventory thread, awaited.
 #[derive(Debug)]
@@ -49,19 +48,6 @@ impl Walker {
             .collect())
     }
 
-    /// Asks each namespace for some of its sockets; the answers come by inode number.
-    #[expect(dead_code, reason = "the daemon's table of sockets is to ask")]
-    pub(crate) async fn ask(
-        &self,
-        wanted: Vec<(Namespace, Vec<Wanted>)>,
-        is_explained: bool,
-    ) -> Result<Vec<(u32, Result<Asked, Error>)>, Error> {
-        let (sender, receiver) = oneshot::channel();
-        self.0
-            .ask(wanted, is_explained, move |asked| drop(sender.send(asked)));
-        receiver.await.map_err(|_| Error::Stopped)
-    }
-
     pub(crate) async fn snapshot(
         &self,
         namespace: Namespace,
@@ -72,6 +58,44 @@ impl Walker {
             drop(sender.send(found));
         });
         receiver.await.map_err(|_| Error::Stopped)?
+    }
+
+    /// Asks about single sockets, in each of these namespaces.
+    pub(super) async fn ask(
+        &self,
+        wanted: Vec<(Namespace, Vec<Question>)>,
+    ) -> Result<Vec<(u32, Result<Answers, Error>)>, Error> {
+        let asked = self.exact(wanted, false).await?;
+        let answers = asked.into_iter().map(|(netns, outcome)| {
+            let answers = outcome.map(|asked| Answers {
+                replies: asked.answers.iter().map(reply).collect(),
+                asked_ns: asked.asked_from_ns,
+                cpu: asked.cost.cpu,
+            });
+            (netns, answers)
+        });
+        Ok(answers.collect())
+    }
+
+    /// The same, with all that the kernel tells of each socket.
+    pub(super) async fn exact(
+        &self,
+        wanted: Vec<(Namespace, Vec<Question>)>,
+        is_explained: bool,
+    ) -> Result<Vec<(u32, Result<inventory::Asked, Error>)>, Error> {
+        let wanted = wanted.into_iter().map(|(namespace, questions)| {
+            let wanted = questions.into_iter().map(|question| Wanted {
+                cookie: question.cookie,
+                interface: 0,
+                ends: question.ends,
+            });
+            (namespace, wanted.collect())
+        });
+        let (sender, receiver) = oneshot::channel();
+        self.0.ask(wanted.collect(), is_explained, move |found| {
+            drop(sender.send(found));
+        });
+        receiver.await.map_err(|_| Error::Stopped)
     }
 
     /// Every socket of a namespace that what lingers is judged by.
@@ -101,6 +125,28 @@ impl Walker {
     }
 }
 
+/// What the kernel says to some questions.
+#[derive(Debug)]
+pub(super) struct Answers {
+    /// In the order of the questions.
+    pub(super) replies: Vec<Reply>,
+    /// When the first was put, `CLOCK_MONOTONIC`, nanoseconds.
+    pub(super) asked_ns: u64,
+    pub(super) cpu: Duration,
+}
+
+/// An answer in the census's words.
+pub(super) const fn reply(answer: &Answer) -> Reply {
+    match answer {
+        Answer::Socket(socket) => Reply::Found {
+            state: socket.state,
+            is_minisocket: socket.is_minisocket,
+        },
+        Answer::Gone => Reply::Gone,
+        Answer::Unclear => Reply::Unclear,
+    }
+}
+
 const fn words(figures: &Figures) -> track::Figures {
     track::Figures {
         full: [figures.inuse_ipv4, figures.inuse_ipv6],
@@ -113,29 +159,31 @@ const fn words(figures: &Figures) -> track::Figures {
     }
 }
 
-const fn states(scope: Scope) -> StateSet {
-    if scope.full {
+/// The states that a walk has to ask the kernel for.
+fn states(scope: Scope) -> StateSet {
+    if scope == Scope::ALL {
         return StateSet::ALL;
     }
-    match (scope.minisockets, scope.requests) {
-        (true, false) => StateSet::MINISOCKETS,
-        (false, true) => StateSet::of(&[State::SynRecv, State::NewSynRecv]),
-        _ => StateSet::of(&[
-            State::TimeWait,
-            State::FinWait2,
-            State::SynRecv,
-            State::NewSynRecv,
-        ]),
+    let mut states = StateSet::of(&[]);
+    if scope.has(Scope::ORPHANS) {
+        states = states.with(State::FinWait2);
     }
+    if scope.has(Scope::REQUESTS) {
+        states = states.with(State::SynRecv).with(State::NewSynRecv);
+    }
+    states
 }
 
-/// A snapshot's row in the census's words.
-pub(crate) const fn seen(row: &Row) -> Seen {
+/// A snapshot's row in the census's words: it entered its state by then.
+pub(crate) fn seen(row: Row, now_ns: u64) -> Seen {
     Seen {
         cookie: row.cookie,
-        family: row.ends.family(),
+        ends: row.ends,
         state: row.state,
         is_minisocket: row.is_minisocket,
+        is_bound_to_device: row.interface != 0,
+        since_ns: now_ns,
+        seconds_left: row.seconds_left,
     }
 }
 
@@ -155,9 +203,10 @@ pub(crate) fn summarize(
                 name: namespace.name.clone(),
                 ipv4: census.counts(namespace.inode, Family::Ipv4),
                 ipv6: census.counts(namespace.inode, Family::Ipv6),
+                doubt: census.doubt(namespace.inode),
             })
             .collect(),
         events,
-        drift: census.drift(),
+        tally: census.tally(),
     }
 }

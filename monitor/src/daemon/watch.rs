@@ -29,6 +29,8 @@ use scan::Scan;
 
 /// The sysctls of a namespace are read again after this time.
 const LIMITS_LAST: Duration = Duration::from_secs(30);
+/// The same where nothing lingers, and few sockets are.
+const QUIET_LIMITS_LAST: Duration = Duration::from_mins(5);
 /// What is old enough and yet not stuck (it still moves), leaks and counts are looked at again after
 /// this time.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
@@ -129,10 +131,13 @@ impl Watch {
         let busy = self.note_busy(&inodes);
         let wanted = if is_first { &inodes } else { &busy };
         self.refresh_limits(walker, known, wanted, now).await?;
+        // Those of one without sockets may change before it has any.
+        self.limits.retain(|netns, _| busy.contains(netns));
         self.scan = Scan::new(
-            &self.live.borrow().lingering,
+            self.live.borrow().census.sockets(),
             &self.rules,
             &self.limits,
+            &self.scan,
             now,
         );
         self.note_leaks(now);
@@ -170,6 +175,12 @@ impl Watch {
         sample.ports = Arc::clone(&self.ports);
     }
 
+    /// Sockets, by cookie, that have been in a lingering state for a second: in time to find out that
+    /// they are not. Each is told once.
+    pub(super) fn take_settled(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.scan.settled)
+    }
+
     /// CPU time of all looks so far.
     pub(super) const fn spent(&self) -> Duration {
         self.spent
@@ -189,7 +200,7 @@ impl Watch {
     }
 
     fn note_dropped(&mut self) {
-        let sockets = self.live.borrow().lingering.dropped();
+        let sockets = self.live.borrow().untracked();
         let dropped = [sockets, self.leaks.dropped()];
         if dropped
             .iter()
@@ -212,8 +223,8 @@ impl Watch {
         let live = self.live.borrow();
         self.board.clear(nanoseconds(now), |finding| {
             // Where the table does not have every socket, only a look can tell.
-            let is_known = live.lingering.is_complete(finding.netns) && !is_silent(finding);
-            let has_left = |cookie| !live.lingering.holds(cookie, finding.state);
+            let is_known = live.census.is_surveyed(finding.netns) && !is_silent(finding);
+            let has_left = |cookie| !live.census.holds(cookie, finding.state);
             let is_over = is_known && finding.cookie.is_some_and(has_left);
             is_over || !known.contains(&finding.netns)
         });
@@ -249,14 +260,13 @@ impl Watch {
         wanted: &BTreeSet<u32>,
         now: Duration,
     ) -> Result<()> {
-        self.limits.retain(|netns, _| wanted.contains(netns));
-        let is_old = |netns: &u32| {
-            let read = self.limits.get(netns).map(|(_, read)| *read);
-            read.is_none_or(|read| now.saturating_sub(read) >= LIMITS_LAST)
+        let is_old = |netns: u32| {
+            let read = self.limits.get(&netns).map(|(_, read)| *read);
+            read.is_none_or(|read| now.saturating_sub(read) >= self.limits_last(netns))
         };
         let wanted = known
             .iter()
-            .filter(|known| wanted.contains(&known.inode) && is_old(&known.inode));
+            .filter(|known| wanted.contains(&known.inode) && is_old(known.inode));
         let wanted: Vec<Namespace> = wanted.cloned().collect();
         if wanted.is_empty() {
             return Ok(());
@@ -271,6 +281,16 @@ impl Watch {
             }
         }
         Ok(())
+    }
+
+    /// For how long the limits of a namespace are good once they are read.
+    fn limits_last(&self, netns: u32) -> Duration {
+        let is_quiet = self.live.borrow().census.lingering(netns) == 0;
+        if is_quiet && !self.leaders.contains(&netns) {
+            QUIET_LIMITS_LAST
+        } else {
+            LIMITS_LAST
+        }
     }
 
     fn note_leaks(&mut self, now: Duration) {
@@ -297,7 +317,7 @@ impl Watch {
             again.extend(&self.scan.namespaces);
         }
         let is_incomplete =
-            |netns: &u32| !live.lingering.is_complete(*netns) && live.census.lingering(*netns) > 0;
+            |netns: &u32| !live.census.is_surveyed(*netns) && live.census.lingering(*netns) > 0;
         due.extend(known.iter().copied().filter(is_incomplete));
         again.retain(|netns| now.saturating_sub(looked(*netns)) >= LOOK_AGAIN);
         due.append(&mut again);

@@ -16,6 +16,7 @@ impl Socket<'_> {
         let expires = Duration::from_millis(self.u32(52).into());
         let ends = self.ends();
         let mut evidence = Evidence {
+            interface: self.u32(40),
             netns,
             cookie: self.cookie(),
             family: self.family,

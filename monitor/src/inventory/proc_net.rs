@@ -105,6 +105,7 @@ fn parse(line: &str, family: Family) -> Result<Option<Line>, Error> {
         cookie: 0,
         ends: Ends::new(family, local, remote),
         interface: 0,
+        seconds_left: 0,
         state,
         is_minisocket,
     })))
@@ -130,6 +131,7 @@ fn evidence(line: &str, row: &Row, netns: u32) -> Result<Evidence, Error> {
         .and_then(|word| u32::from_str_radix(word, 16).ok());
     let retransmits = retransmits.ok_or_else(missing("retrnsmt"))?;
     Ok(Evidence {
+        interface: 0,
         netns,
         cookie: row.cookie,
         family: row.ends.family(),
@@ -278,6 +280,7 @@ mod tests {
                 cookie: 0,
                 ends: Ends::new(family, any, any),
                 interface: 0,
+                seconds_left: 0,
                 state: State::Listen,
                 is_minisocket: false,
             };

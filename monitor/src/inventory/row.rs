@@ -13,6 +13,8 @@ pub(crate) struct Row {
     pub(crate) ends: Ends,
     /// Index of the interface it is bound to; 0 for any, and where only /proc/net could be asked.
     pub(crate) interface: u32,
+    /// Of a minisocket: seconds until it ends, rounded down; 0 where that is not known.
+    pub(crate) seconds_left: u16,
     /// A minisocket's substate is `TimeWait` or `FinWait2`.
     pub(crate) state: State,
     /// What is left is an `inet_timewait_sock`, not a full socket.
@@ -35,9 +37,6 @@ pub(crate) struct StateSet(u32);
 impl StateSet {
     /// Every state but CLOSE, whose sockets are in no table.
     pub(crate) const ALL: Self = Self(Self::of(&State::ALL).request_mask());
-    /// The states a minisocket can be in; full sockets share `FinWait2`.
-    pub(crate) const MINISOCKETS: Self = Self::of(&[State::TimeWait, State::FinWait2]);
-
     /// The states that a socket can linger in.
     pub(crate) const LINGERING: Self = Self::of(&State::LINGERING);
 
@@ -100,6 +99,5 @@ mod tests {
         assert_eq!(set.request_mask(), 1 << 1 | 1 << 12);
         assert!(set.contains(State::Close) && !set.contains(State::TimeWait));
         assert_eq!(StateSet::ALL.request_mask(), 0b1_1111_0111_1110 & !(1 << 7));
-        assert_eq!(StateSet::MINISOCKETS.request_mask(), 1 << 6 | 1 << 5);
     }
 }

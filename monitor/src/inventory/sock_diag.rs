@@ -203,6 +203,7 @@ mod tests {
                 remote: Ipv4Addr::LOCALHOST,
             },
             interface: 0,
+            seconds_left: 0,
             state,
             is_minisocket: false,
         }

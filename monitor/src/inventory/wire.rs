@@ -245,6 +245,11 @@ impl<'a> Socket<'a> {
             cookie: self.cookie(),
             ends: self.ends(),
             interface: self.u32(40),
+            seconds_left: if self.is_minisocket {
+                u16::try_from(self.u32(52) / 1_000).unwrap_or(u16::MAX)
+            } else {
+                0
+            },
             state: self.state,
             is_minisocket: self.is_minisocket,
         }
@@ -390,6 +395,7 @@ mod tests {
                     remote: Ipv4Addr::UNSPECIFIED,
                 },
                 interface: 0,
+                seconds_left: 0,
                 state,
                 is_minisocket,
             };

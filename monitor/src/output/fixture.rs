@@ -1,7 +1,7 @@
 //! Values that the tests of every output share.
 
 use crate::tcp::{Counts, Family, Owner, RawState, State, Transition};
-use crate::track::{EventTotals, NamespaceSummary, Source, Summary};
+use crate::track::{Doubt, EventTotals, NamespaceSummary, Source, Summary, Tally};
 
 use super::Clock;
 
@@ -66,12 +66,14 @@ pub(super) fn summary() -> Summary {
                 name: Some("host".to_owned()),
                 ipv4,
                 ipv6: counts(&[State::Listen]),
+                doubt: Doubt::default(),
             },
             NamespaceSummary {
                 netns: 4_026_532_201,
                 name: Some("we\x1bb".to_owned()),
                 ipv4: Counts::default(),
                 ipv6: counts(&[State::TimeWait]),
+                doubt: Doubt::default(),
             },
         ],
         events: EventTotals {
@@ -80,6 +82,9 @@ pub(super) fn summary() -> Summary {
             lost: 3,
             ignored: 4,
         },
-        drift: 2,
+        tally: Tally {
+            corrected: 2,
+            ..Tally::default()
+        },
     }
 }

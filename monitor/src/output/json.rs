@@ -21,7 +21,9 @@ use super::escape::is_harmful;
 use super::{Clock, DoctorRow};
 use crate::tcp::{Counts, Handover, Owner, Process, RawState, State, Transition};
 use crate::track::stuck::{Change, Finding, Notice};
-use crate::track::{EventTotals, Holdership, Holding, NamespaceSummary, Source, Summary};
+use crate::track::{
+    Doubt, EventTotals, Holdership, Holding, NamespaceSummary, Source, Summary, Tally,
+};
 
 /// Owners of a finding that are published: a server may have a thousand processes to a socket.
 pub(crate) const MOST_OWNERS: usize = 32;
@@ -146,7 +148,9 @@ struct Status {
     sockets: Sockets,
     namespaces: Vec<Namespace>,
     events: Events,
+    /// Full sockets by which the counts were corrected.
     drift: u64,
+    census: Tally,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -162,6 +166,10 @@ struct Namespace {
     name: Option<String>,
     sockets: Sockets,
     family: Families,
+    /// Any of these counts may be wrong.
+    in_doubt: bool,
+    /// States whose count may be off, and by how many sockets.
+    uncertain: BTreeMap<String, u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -222,6 +230,12 @@ impl From<&Summary> for Status {
                 ipv4: Sockets(namespace.ipv4),
                 ipv6: Sockets(namespace.ipv6),
             },
+            in_doubt: namespace.doubt.is_in_doubt,
+            uncertain: {
+                let uncertain = namespace.doubt.uncertain.iter();
+                let named = uncertain.map(|(state, by)| (state.name().to_owned(), *by));
+                named.collect()
+            },
         };
         Self {
             source: match summary.source {
@@ -236,7 +250,8 @@ impl From<&Summary> for Status {
                 lost: summary.events.lost,
                 ignored: summary.events.ignored,
             },
-            drift: summary.drift,
+            drift: summary.tally.corrected,
+            census: summary.tally,
         }
     }
 }
@@ -248,6 +263,14 @@ impl From<Status> for Summary {
             name: namespace.name,
             ipv4: namespace.family.ipv4.0,
             ipv6: namespace.family.ipv6.0,
+            doubt: Doubt {
+                is_in_doubt: namespace.in_doubt,
+                uncertain: {
+                    let uncertain = namespace.uncertain.into_iter();
+                    let known = uncertain.filter_map(|(name, by)| Some((name.parse().ok()?, by)));
+                    known.collect()
+                },
+            },
         };
         Self {
             source: match status.source {
@@ -261,7 +284,10 @@ impl From<Status> for Summary {
                 lost: status.events.lost,
                 ignored: status.events.ignored,
             },
-            drift: status.drift,
+            tally: Tally {
+                corrected: status.drift,
+                ..status.census
+            },
         }
     }
 }

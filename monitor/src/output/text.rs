@@ -198,7 +198,7 @@ pub(crate) fn write_status(
         Source::Daemon => "daemon",
         Source::Kernel => "kernel",
     };
-    let (events, drift) = (summary.events, summary.drift);
+    let (events, drift) = (summary.events, summary.tally.corrected);
     writeln!(
         out,
         "\nsource {source}; events {} received, {} lost; drift {drift}",

@@ -115,6 +115,7 @@ fn try_load() -> Result<Ebpf, Error> {
         // A page of any size, and for a moment only.
         ring_bytes: 1 << 16,
         log: BpfLog::Off,
+        tells_cgroups: false,
         object: None,
     };
     let mut ebpf = load::parse(&options, load::OBJECT, settings)?;

@@ -41,6 +41,8 @@ pub(crate) struct Options {
     /// Size of the ring buffer in bytes: a power of two, a multiple of the page size.
     pub(crate) ring_bytes: u32,
     pub(crate) log: BpfLog,
+    /// Whether transitions tell their socket's cgroup, for which three loads wait for one another.
+    pub(crate) tells_cgroups: bool,
     /// An object to use in place of the built-in one.
     pub(crate) object: Option<PathBuf>,
 }
@@ -144,6 +146,9 @@ fn typed(options: &Options, bytes: &[u8]) -> Result<Loaded, Error> {
     let mut settings = offsets::for_transitions(vmlinux)?;
     settings.child_is_complete = preflight::child_is_complete().into();
     settings.has_task = preflight::has_task().into();
+    if !options.tells_cgroups {
+        settings.sk_cgroup = ABSENT;
+    }
     if settings.has_task == 0 && preflight::lockdown() == Some(Lockdown::Confidentiality) {
         // Reading through a helper is barred, loading through the socket is not.
         settings.task_flags = ABSENT;

@@ -8,6 +8,7 @@ mod holders;
 mod load;
 mod offsets;
 mod preflight;
+mod reader;
 mod record;
 mod ring;
 mod stream;

@@ -11,25 +11,33 @@ use monitor_ebpf::{
 use crate::tcp::{Family, Owner, RawState, Subject, Transition};
 
 /// Decodes a record; None where its length or its family is not one this build knows.
+#[inline]
 pub(super) fn decode(bytes: &[u8]) -> Option<Transition> {
+    // Fields are read where they are: most records are short, and of the others most is not asked for.
     let (record, long) = match bytes.len() {
-        SHORT => {
-            // SAFETY: the length was checked, every bit pattern is a valid `Record`, and the read
-            // does not ask for alignment.
-            let record: Record = unsafe { ptr::read_unaligned(bytes.as_ptr().cast()) };
-            (record, None)
-        }
+        SHORT => (bytes.as_ptr().cast(), None),
         LONG => {
-            // SAFETY: as above, for a `LongRecord`.
-            let long: LongRecord = unsafe { ptr::read_unaligned(bytes.as_ptr().cast()) };
-            (long.record, Some(long))
+            let long: *const LongRecord = bytes.as_ptr().cast();
+            (long.cast(), Some(long))
         }
         _ => return None,
     };
+    // SAFETY: the length was checked, a `LongRecord` starts with a `Record`, every bit pattern is a
+    // valid one, and the read does not ask for alignment.
+    let record: Record = unsafe { ptr::read_unaligned(record) };
     let family = Family::from_number(record.family)?;
     let (local, remote) = match (family, long) {
         (Family::Ipv4, _) => (ipv4(record.local), ipv4(record.remote)),
-        (Family::Ipv6, Some(long)) => (ipv6(long.local), ipv6(long.remote)),
+        (Family::Ipv6, Some(long)) => {
+            // SAFETY: as above, for a `LongRecord`.
+            let (local, remote) = unsafe {
+                (
+                    (&raw const (*long).local).read_unaligned(),
+                    (&raw const (*long).remote).read_unaligned(),
+                )
+            };
+            (ipv6(local), ipv6(remote))
+        }
         (Family::Ipv6, None) => return None,
     };
     let has = |flag: u16| record.flags & flag != 0;
@@ -47,9 +55,18 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Transition> {
         error: is_from_socket.then_some(record.error.into()),
         has_peer_fin: is_from_socket.then_some(has(PEER_FIN)),
         is_orphan: is_from_socket.then_some(has(ORPHAN)),
-        owner: long.filter(|_| has(OWNER)).map(|long| Owner {
-            pid: long.pid,
-            comm: bytes_of(long.comm),
+        owner: long.filter(|_| has(OWNER)).map(|long| {
+            // SAFETY: as above.
+            let (pid, comm) = unsafe {
+                (
+                    (&raw const (*long).pid).read_unaligned(),
+                    (&raw const (*long).comm).read_unaligned(),
+                )
+            };
+            Owner {
+                pid,
+                comm: bytes_of(comm),
+            }
         }),
         subject: if has(MINISOCKET) {
             Subject::Minisocket

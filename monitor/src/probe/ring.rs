@@ -3,72 +3,62 @@
 //! A wakeup for each record is what makes other tools slow. The program wakes nobody unless the
 //! reader has said that it sleeps, and then once.
 
-use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicUsize, Ordering, fence};
-use std::time::Duration;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::atomic::{Ordering, fence};
 
-use aya::maps::ring_buf::RingBufItem;
-use aya::maps::{Array, MapData, RingBuf};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use aya::maps::{Array, MapData};
 
 use super::Error;
-
-/// The longest sleep.
-const SLEEP_AT_MOST: Duration = Duration::from_secs(1);
+use super::reader::Reader;
 
 pub(super) struct Ring {
-    records: RingBuf<MapData>,
+    map: MapData,
     /// 1 while the reader sleeps. The program sets it to 0.
     sleeping: Array<MapData, u32>,
-    consumer: Position,
-    producer: Position,
+    reader: Reader,
 }
 
 impl Ring {
     /// # Errors
-    /// The kernel does not let the positions be mapped.
-    pub(super) fn new(
-        records: RingBuf<MapData>,
-        sleeping: Array<MapData, u32>,
-    ) -> Result<Self, Error> {
-        // SAFETY: asks for a number.
-        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-        let map = |offset| {
-            Position::map(records.as_fd(), offset).map_err(|source| Error::Kernel {
-                action: "map the ring buffer's positions",
-                reason: source.to_string(),
-            })
+    /// The kernel does not let the ring be mapped.
+    pub(super) fn new(map: MapData, sleeping: Array<MapData, u32>) -> Result<Self, Error> {
+        let refused = |reason: String| Error::Kernel {
+            action: "map the ring buffer",
+            reason,
         };
-        // Two pages, then the data (`bpf_ringbuf_mmap_user()` in `kernel/bpf/ringbuf.c`).
-        let (consumer, producer) = (map(0)?, map(page)?);
+        let info = map.info().map_err(|source| refused(source.to_string()))?;
+        let reader = Reader::map(map.fd().as_fd(), info.max_entries() as usize)
+            .map_err(|source| refused(source.to_string()))?;
         Ok(Self {
-            records,
+            map,
             sleeping,
-            consumer,
-            producer,
+            reader,
         })
     }
 
-    /// The oldest record; None where there is none, or the oldest is still being written.
-    pub(super) fn next(&mut self) -> Option<RingBufItem<'_>> {
-        self.records.next()
+    /// Hands over the oldest records, at most `limit`; true when that limit ended it, false where there
+    /// are no more, or the next one is still being written.
+    pub(super) fn drain(&mut self, limit: usize, take: impl FnMut(&[u8])) -> bool {
+        self.reader.drain(limit, take)
     }
 
-    /// Call it inside the runtime.
+    /// Up to where records are written, or being written, in bytes since the ring was made.
+    pub(super) fn written(&self) -> usize {
+        self.reader.written()
+    }
+
+    /// Whether every record up to there was taken.
+    pub(super) fn has_read(&self, written: usize) -> bool {
+        self.reader.taken() >= written
+    }
+
+    /// A descriptor that becomes readable with the wakeup that [`Self::arm`] asks for.
     ///
     /// # Errors
-    /// The ring cannot be waited for.
-    pub(super) fn wakeups(&self) -> Result<Wakeups, Error> {
-        let register = || {
-            let ring = self.records.as_fd().try_clone_to_owned()?;
-            // SAFETY: it owns the descriptor, which stays open until it is dropped.
-            let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
-            ring.map(Wakeups).map_err(io::Error::from)
-        };
-        register().map_err(|source| Error::Kernel {
+    /// There are too many descriptors.
+    pub(super) fn descriptor(&self) -> Result<OwnedFd, Error> {
+        let descriptor = self.map.fd().as_fd().try_clone_to_owned();
+        descriptor.map_err(|source| Error::Kernel {
             action: "wait for the ring buffer",
             reason: source.to_string(),
         })
@@ -91,63 +81,6 @@ impl Ring {
             reason: source.to_string(),
         })?;
         fence(Ordering::SeqCst);
-        Ok(self.producer.read() == self.consumer.read())
-    }
-}
-
-/// Where a reader waits for the wakeup that it has asked for.
-pub(crate) struct Wakeups(AsyncFd<OwnedFd>);
-
-impl Wakeups {
-    /// Waits for the wakeup, and not for ever: it may be lost.
-    ///
-    /// # Errors
-    /// The ring cannot be waited for.
-    pub(crate) async fn next(&self) -> io::Result<()> {
-        if let Ok(woken) = tokio::time::timeout(SLEEP_AT_MOST, self.0.readable()).await {
-            woken?.clear_ready();
-        }
-        Ok(())
-    }
-}
-
-/// The page with a position of the ring, which only grows: bytes since the ring was made.
-struct Position(NonNull<libc::c_void>);
-
-// SAFETY: it owns its mapping, which any thread may read and unmap.
-unsafe impl Send for Position {}
-
-impl Position {
-    fn map(ring: BorrowedFd<'_>, offset: libc::off_t) -> io::Result<Self> {
-        // SAFETY: a new mapping, of a page that the kernel keeps there for this.
-        let page = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                size_of::<usize>(),
-                libc::PROT_READ,
-                libc::MAP_SHARED,
-                ring.as_raw_fd(),
-                offset,
-            )
-        };
-        if page == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        NonNull::new(page)
-            .map(Self)
-            .ok_or_else(|| io::Error::other("mapped at address zero"))
-    }
-
-    fn read(&self) -> usize {
-        // SAFETY: the mapping lives as long as `self` and starts with an aligned `unsigned long`,
-        // which the kernel and this process change by atomic stores only.
-        unsafe { AtomicUsize::from_ptr(self.0.as_ptr().cast()) }.load(Ordering::SeqCst)
-    }
-}
-
-impl Drop for Position {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is this one's own.
-        unsafe { libc::munmap(self.0.as_ptr(), size_of::<usize>()) };
+        Ok(self.reader.written() == self.reader.taken())
     }
 }

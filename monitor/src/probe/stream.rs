@@ -5,14 +5,14 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::time::Duration;
 
 use aya::Pod;
-use aya::maps::{MapData, PerCpuArray};
+use aya::maps::{Map, MapData, PerCpuArray};
 use aya::sys::{Stats, enable_stats};
 use aya_log::EbpfLogger;
 use monitor_ebpf::{COUNTER_SETS, Counters, STATE_SLOTS};
 
 use super::extras::Extra;
 use super::load::{self, Loaded, Options};
-use super::ring::{Ring, Wakeups};
+use super::ring::Ring;
 use super::{Error, record};
 use crate::tcp::{Subject, Transition};
 
@@ -106,10 +106,9 @@ impl Probe {
             object: load::object_name(options),
             reason: format!("its map {name} is missing or of another kind"),
         };
-        let records = ebpf
-            .take_map("TRANSITIONS")
-            .and_then(|map| map.try_into().ok())
-            .ok_or_else(|| lacks("TRANSITIONS"))?;
+        let Some(Map::RingBuf(records)) = ebpf.take_map("TRANSITIONS") else {
+            return Err(lacks("TRANSITIONS"));
+        };
         let sleeping = ebpf
             .take_map("SLEEPING")
             .and_then(|map| map.try_into().ok())
@@ -167,29 +166,40 @@ impl Probe {
 
     /// Hands over the waiting records, at most `limit`; true when that limit ended it.
     pub(crate) fn drain(&mut self, limit: usize, mut take: impl FnMut(&Transition)) -> bool {
-        for _ in 0..limit {
-            let Some(item) = self.ring.next() else {
-                return false;
-            };
-            match record::decode(&item) {
-                Some(transition) => {
-                    if transition.subject == Subject::Socket {
-                        self.received += 1;
-                    }
-                    take(&transition);
+        let Self {
+            ring,
+            received,
+            undecodable,
+            ..
+        } = self;
+        // By reference: a transition is four cache lines, and need not be moved.
+        ring.drain(limit, |record| match &record::decode(record) {
+            Some(transition) => {
+                if transition.subject == Subject::Socket {
+                    *received += 1;
                 }
-                None => self.undecodable += 1,
+                take(transition);
             }
-        }
-        true
+            None => *undecodable += 1,
+        })
     }
 
-    /// Where to wait for the wakeups that [`Self::arm`] asks for. Call it inside the runtime.
+    /// Up to where records are written, or being written: a mark for [`Self::has_read`].
+    pub(crate) fn written(&self) -> usize {
+        self.ring.written()
+    }
+
+    /// Whether every record up to a mark was handed over.
+    pub(crate) fn has_read(&self, written: usize) -> bool {
+        self.ring.has_read(written)
+    }
+
+    /// A descriptor that becomes readable with the wakeup that [`Self::arm`] asks for.
     ///
     /// # Errors
-    /// The ring cannot be waited for.
-    pub(crate) fn wakeups(&self) -> Result<Wakeups, Error> {
-        self.ring.wakeups()
+    /// There are too many descriptors.
+    pub(crate) fn descriptor(&self) -> Result<OwnedFd, Error> {
+        self.ring.descriptor()
     }
 
     /// Asks the program for a wakeup with the next record. False, and nothing to wait for, where records

@@ -5,6 +5,7 @@
 
 mod backlog;
 mod findings;
+mod history;
 mod http;
 mod otlp;
 mod shared;
@@ -155,6 +156,11 @@ impl Publisher {
     /// So many notices were gone before they could be announced.
     pub(crate) fn note_missed(&self, missed: u64) {
         self.shared.note_missed(&self.sinks, missed);
+    }
+
+    /// Waits until an outlet wants figures that are newer than the latest.
+    pub(crate) async fn asked_for_fresh(&self) {
+        self.shared.wanted().await;
     }
 
     /// The ring was drained just now.

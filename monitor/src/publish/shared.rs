@@ -1,26 +1,37 @@
 //! What the daemon hands to its outlets, and what they count.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Notify, broadcast, watch};
+use tokio::time::timeout;
 
+use super::history::History;
 use crate::output::Clock;
 use crate::output::json::MOST_OWNERS;
+use crate::tcp::Counts;
 use crate::track::stuck::Notice;
 use crate::track::{Outlets, Sample, Sink};
 
 /// Notices that an outlet may be behind; 1 or 2 KB each with [`MOST_OWNERS`].
 const NOTICES: usize = 4_096;
 
+/// Figures of this age are handed out as they are.
+const FRESH: Duration = Duration::from_millis(100);
+/// For newer ones to come.
+const PATIENCE: Duration = Duration::from_millis(250);
+
 /// The latest figures, the stream of findings, and the outlets' own counters.
 #[derive(Debug)]
 pub(super) struct Shared {
     sample: watch::Sender<Option<Arc<Sample>>>,
     notices: broadcast::Sender<Arc<Notice>>,
+    history: Mutex<History>,
     /// `CLOCK_MONOTONIC`, nanoseconds; 0 before the first time.
     drained_ns: AtomicU64,
+    /// Somebody waits for figures that are newer than the latest.
+    wanted: Notify,
     pub(super) tallies: Tallies,
 }
 
@@ -50,12 +61,20 @@ impl Shared {
         Self {
             sample: watch::Sender::new(None),
             notices: broadcast::Sender::new(NOTICES),
+            history: Mutex::default(),
             drained_ns: AtomicU64::new(0),
+            wanted: Notify::new(),
             tallies: Tallies::default(),
         }
     }
 
+    /// Seconds since the epoch and the counts of the last hour, the oldest first.
+    pub(super) fn history(&self) -> Vec<(u64, Option<Counts>)> {
+        lock(&self.history).counts()
+    }
+
     pub(super) fn publish(&self, sample: Sample) {
+        lock(&self.history).take(&sample);
         self.sample.send_replace(Some(Arc::new(sample)));
     }
 
@@ -97,6 +116,24 @@ impl Shared {
     /// The latest figures; None before the first snapshot.
     pub(super) fn latest(&self) -> Option<Arc<Sample>> {
         self.sample.borrow().clone()
+    }
+
+    /// Waits until the latest figures are less than [`FRESH`] old, for a moment at most: what happens
+    /// in silence is looked for when somebody asks.
+    pub(super) async fn freshen(&self, now: Duration) {
+        let mut samples = self.sample.subscribe();
+        let is_old = |sample: &Sample| now.saturating_sub(sample.taken) >= FRESH;
+        let is_wanted = samples.borrow_and_update().as_deref().is_some_and(is_old);
+        if is_wanted {
+            self.wanted.notify_one();
+            // Old figures are better than none.
+            let _ = timeout(PATIENCE, samples.changed()).await;
+        }
+    }
+
+    /// Waits until somebody wants newer figures.
+    pub(super) async fn wanted(&self) {
+        self.wanted.notified().await;
     }
 
     /// From the clock of the notices to the wall's, as the latest sample has it: none is announced
@@ -157,6 +194,10 @@ impl Tallies {
             exposition_bytes: self.exposition_bytes.load(Ordering::Relaxed),
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn add(counters: &[AtomicU64], at: usize, count: u64) {

@@ -10,8 +10,8 @@ use std::time::Duration;
 pub(crate) use people::{Eyes, People, Wanted, id_of, owner_name, process};
 
 use crate::inventory::{Query, StateSet, Survey};
-use crate::tcp::{Evidence, Limits, State};
-use crate::track::Entered;
+use crate::tcp::{Ends, Evidence, Limits, State};
+use crate::track::Seen;
 use crate::track::stuck::{
     Age, Ages, Case, CountBoard, Finding, Key, Owner, Rules, Severity, count_findings, least_age,
     threshold,
@@ -19,6 +19,9 @@ use crate::track::stuck::{
 
 /// What a survey has to list: lingering sockets, and the listeners that unaccepted ones wait at.
 pub(crate) const LINGERING: Query = StateSet::LINGERING.with(State::Listen).explained();
+
+/// The listeners alone, whose table is small.
+pub(crate) const LISTENERS: Query = StateSet::of(&[State::Listen]).explained();
 
 /// The lingering sockets of some namespaces, and what decides how long they may.
 #[derive(Debug, Default)]
@@ -47,16 +50,21 @@ impl Scene {
         self.limits.insert(netns, survey.limits);
     }
 
+    /// Whether any socket of this namespace may wait for `accept()`.
+    pub(crate) fn has_unaccepted(&self, netns: u32) -> bool {
+        let of_namespace = self.sockets.iter().filter(|socket| socket.netns == netns);
+        of_namespace.into_iter().any(is_waiting)
+    }
+
     /// The listeners at which a socket waits for `accept()`; none where it waits for nothing.
     ///
     /// Only what a listener's child has not been accepted from has no file and yet is no orphan: a
     /// peer's FIN does not orphan a socket, and what a process closes leaves `CLOSE_WAIT`.
     fn waits_at(&self, socket: &Evidence) -> impl Iterator<Item = &Evidence> {
-        let is_waiting = matches!(socket.state, State::CloseWait | State::SynRecv)
-            && socket.inode == 0
-            && !socket.is_minisocket;
         let place = (socket.netns, socket.local.port());
-        let listeners = is_waiting.then(|| self.listeners.get(&place)).flatten();
+        let listeners = is_waiting(socket)
+            .then(|| self.listeners.get(&place))
+            .flatten();
         let to = socket.local.ip().to_canonical();
         let takes = move |listener: &&Evidence| {
             let at = listener.local.ip().to_canonical();
@@ -64,6 +72,13 @@ impl Scene {
         };
         listeners.into_iter().flatten().filter(takes)
     }
+}
+
+/// Whether a socket may wait for `accept()`.
+fn is_waiting(socket: &Evidence) -> bool {
+    matches!(socket.state, State::CloseWait | State::SynRecv)
+        && socket.inode == 0
+        && !socket.is_minisocket
 }
 
 /// A scene with all that a verdict on its sockets follows from. What explains a verdict is made only
@@ -196,19 +211,16 @@ pub(crate) fn unwatched(socket: &Evidence) -> Age {
     }
 }
 
-/// What a lingering full socket adds to the lingering table: it entered its state then, or earlier.
-pub(crate) fn entered(socket: &Evidence, now_ns: u64) -> Option<(u64, Entered)> {
-    let is_full = socket.state.is_lingering() && !socket.is_minisocket && socket.cookie != 0;
+/// A socket of a survey in the census's words: it entered its state then, or earlier.
+pub(crate) fn seen(socket: &Evidence, now_ns: u64) -> Seen {
     let at_least = u64::try_from(least_age(socket).as_nanos()).unwrap_or(u64::MAX);
-    is_full.then(|| {
-        let entered = Entered {
-            since_ns: now_ns.saturating_sub(at_least),
-            netns: socket.netns,
-            local_port: socket.local.port(),
-            remote_port: socket.remote.port(),
-            state: socket.state,
-            is_lower_bound: true,
-        };
-        (socket.cookie, entered)
-    })
+    Seen {
+        cookie: socket.cookie,
+        ends: Ends::new(socket.family, socket.local, socket.remote),
+        state: socket.state,
+        is_minisocket: socket.is_minisocket,
+        is_bound_to_device: socket.interface != 0,
+        since_ns: now_ns.saturating_sub(at_least),
+        seconds_left: 0,
+    }
 }

@@ -40,13 +40,6 @@ impl Counts {
     pub(crate) fn total(&self) -> u64 {
         self.0.iter().sum()
     }
-
-    /// By how many sockets two counts differ, state by state.
-    pub(crate) fn distance(&self, other: &Self) -> u64 {
-        self.iter()
-            .map(|(state, sockets)| sockets.abs_diff(other.get(state)))
-            .sum()
-    }
 }
 
 impl AddAssign for Counts {

@@ -71,6 +71,25 @@ impl Ends {
         SocketAddr::new(ip, self.ports().1)
     }
 
+    /// The same ends in the other family: IPv4 as v4-mapped, and back; None for plain IPv6.
+    pub(crate) fn other_family(&self) -> Option<Self> {
+        Some(match self {
+            Self::V4 {
+                ports,
+                local,
+                remote,
+            } => Self::V6 {
+                ports: *ports,
+                addresses: Box::new((local.to_ipv6_mapped(), remote.to_ipv6_mapped())),
+            },
+            Self::V6 { ports, addresses } => Self::V4 {
+                ports: *ports,
+                local: addresses.0.to_ipv4_mapped()?,
+                remote: addresses.1.to_ipv4_mapped()?,
+            },
+        })
+    }
+
     /// The same connection as its other end sees it.
     pub(crate) fn reversed(&self) -> Self {
         match self {
@@ -123,5 +142,14 @@ mod tests {
             );
             assert_eq!(ends.reversed(), Ends::new(family, remote, local));
         }
+        let ends = |family, ip: &str| {
+            let end = SocketAddr::new(ip.parse().unwrap(), 80);
+            Ends::new(family, end, end)
+        };
+        let plain = ends(Family::Ipv4, "10.0.0.1");
+        let mapped = ends(Family::Ipv6, "::ffff:10.0.0.1");
+        assert_eq!(plain.other_family().as_ref(), Some(&mapped));
+        assert_eq!(mapped.other_family(), Some(plain));
+        assert_eq!(ends(Family::Ipv6, "2001:db8::1").other_family(), None);
     }
 }

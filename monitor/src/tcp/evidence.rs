@@ -21,6 +21,8 @@ pub(crate) struct Evidence {
     pub(crate) is_minisocket: bool,
     pub(crate) local: SocketAddr,
     pub(crate) remote: SocketAddr,
+    /// Index of the interface it is bound to; 0 for any, and where only /proc/net could be asked.
+    pub(crate) interface: u32,
     /// Inode number of the socket as a file; 0 where it is none: orphaned by `close()`, or not yet
     /// accepted.
     pub(crate) inode: u32,

@@ -154,10 +154,10 @@ impl RawState {
 
 impl From<u8> for RawState {
     fn from(number: u8) -> Self {
-        State::ALL
-            .into_iter()
-            .find(|state| *state as u8 == number)
-            .map_or(Self::Unknown(number), Self::Known)
+        let state = usize::from(number)
+            .checked_sub(1)
+            .and_then(|index| State::ALL.get(index));
+        state.map_or(Self::Unknown(number), |state| Self::Known(*state))
     }
 }
 

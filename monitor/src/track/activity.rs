@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::Histogram;
-use crate::tcp::{State, Transition};
+use crate::tcp::{Handover, State, Transition};
 
 /// Who opened a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +62,8 @@ pub(crate) struct Activity {
     opened: [u64; 2],
     closed: [u64; 9],
     failed: [[u64; 7]; 2],
-    durations: [Histogram; Activity::TIMED.len()],
+    /// By [`State::index`]; those of [`Self::TIMED`] are used.
+    durations: [Histogram; State::ALL.len()],
 }
 
 impl Side {
@@ -211,10 +212,10 @@ impl Activity {
         if from == to {
             return;
         }
-        if let (Some(time), Some(at)) = (after, timed(from))
-            && let Some(durations) = self.durations.get_mut(at)
+        // An orphan is in FIN_WAIT2 for as long as its minisocket is.
+        if let Some(time) = after.filter(|_| transition.continues_as() != Some(Handover::FinWait2))
         {
-            durations.observe(time);
+            self.observe(from, time);
         }
         match (from, to) {
             (State::SynSent, State::Established) => add(&mut self.opened, Side::Active as usize),
@@ -239,6 +240,13 @@ impl Activity {
         }
     }
 
+    /// Takes note of how long a socket was in a state.
+    pub(crate) fn observe(&mut self, state: State, time: Duration) {
+        if let Some(durations) = self.durations.get_mut(state.index()) {
+            durations.observe(time);
+        }
+    }
+
     pub(crate) fn opened(&self, side: Side) -> u64 {
         self.opened.get(side as usize).copied().unwrap_or_default()
     }
@@ -256,12 +264,9 @@ impl Activity {
 
     /// Each of [`Self::TIMED`] with its durations.
     pub(crate) fn durations(&self) -> impl Iterator<Item = (State, &Histogram)> {
-        Self::TIMED.into_iter().zip(&self.durations)
+        let timed = Self::TIMED.into_iter();
+        timed.filter_map(|state| Some((state, self.durations.get(state.index())?)))
     }
-}
-
-fn timed(state: State) -> Option<usize> {
-    Activity::TIMED.iter().position(|timed| *timed == state)
 }
 
 fn add(counters: &mut [u64], at: usize) {

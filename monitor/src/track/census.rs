@@ -1,24 +1,42 @@
-//! The census: how many sockets are in which state, per network namespace and family.
+//! The census: every socket of the host, and from it how many are in which state, per network
+//! namespace and family.
 //!
-//! Transitions move it, snapshots and the kernel's own O(1) figures correct it. Full sockets
-//! announce every change, so their counts are exact between snapshots. Minisockets (TIME_WAIT and
-//! orphaned FIN_WAIT2) appear by inference and vanish in silence, and half-open requests say
-//! nothing at all: those are held to the kernel's figures, and walked for when that is not enough.
+//! One table of full sockets is the truth, and the counts follow from it. Transitions move it; what
+//! contradicts it is counted, and settled by asking the kernel for just that socket. Minisockets
+//! (TIME_WAIT and orphaned FIN_WAIT2) and half-open requests do not announce what becomes of them:
+//! their sums are held to the kernel's figures, and those in question are asked about one by one.
+//! `monitor/docs/census.md` has the whole of it.
 
-mod tables;
+mod minisockets;
+mod namespace;
+mod requests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use crate::tcp::{Counts, Family, State, Transition};
-use tables::{Tables, Trust, Window};
+use serde::{Deserialize, Serialize};
+
+use super::Doubt;
+use super::cookies::ByNetns;
+use super::sockets::{Applied, News, Socket, Sockets};
+use crate::tcp::{Counts, Ends, Evidence, Family, Handover, State, Subject, Transition};
+use minisockets::{HandedOver, Patience, TIME_WAIT_SECONDS};
+use namespace::{ASK_AGAIN_NS, Namespace, Trust, Window};
 
 /// A socket in a snapshot of the kernel's tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
+    /// 0 where only /proc/net could be asked.
     pub(crate) cookie: u64,
-    pub(crate) family: Family,
+    pub(crate) ends: Ends,
     pub(crate) state: State,
     pub(crate) is_minisocket: bool,
+    /// Bound to a device, so that its ends alone do not find it.
+    pub(crate) is_bound_to_device: bool,
+    /// When it entered its state, at the latest: `CLOCK_MONOTONIC`, nanoseconds.
+    pub(crate) since_ns: u64,
+    /// Of a minisocket: seconds until it ends; 0 where that is not known.
+    pub(crate) seconds_left: u16,
 }
 
 /// What the kernel counts by itself, for one namespace.
@@ -34,67 +52,198 @@ pub(crate) struct Figures {
     pub(crate) segments_received: u64,
     /// Segments sent so far (`snmp`: `OutSegs`).
     pub(crate) segments_sent: u64,
-    /// They were read between these two times (`CLOCK_MONOTONIC`).
+    /// When the reading began and ended, `CLOCK_MONOTONIC`, nanoseconds.
     pub(crate) read_from_ns: u64,
     pub(crate) read_until_ns: u64,
 }
 
-/// Which sockets a snapshot is to cover; false everywhere means that none is needed.
+/// Which sockets a walk is to list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Scope {
-    /// Full sockets.
-    pub(crate) full: bool,
-    pub(crate) minisockets: bool,
-    pub(crate) requests: bool,
-}
+pub(crate) struct Scope(u8);
 
 impl Scope {
-    pub(crate) const ALL: Self = Self {
-        full: true,
-        minisockets: true,
-        requests: true,
-    };
+    pub(crate) const ALL: Self = Self(0b1_1111);
+    /// Listeners, and full sockets in the states of [`State::LINGERING`].
+    pub(crate) const LINGERING: Self = Self(0b0_0010);
+    /// Minisockets in FIN_WAIT2.
+    pub(crate) const ORPHANS: Self = Self(0b0_0100);
+    /// Half-open requests.
+    pub(crate) const REQUESTS: Self = Self(0b1_0000);
+    const FULL: Self = Self(0b0_0001);
+    const TIME_WAIT: Self = Self(0b0_1000);
 
-    pub(crate) fn is_empty(self) -> bool {
-        self == Self::default()
+    pub(crate) const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(crate) const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    #[must_use]
+    pub(crate) const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether full sockets in this state are listed.
+    fn covers(self, state: State) -> bool {
+        let is_part = state.is_lingering() || state == State::Listen;
+        self.has(Self::FULL) || (self.has(Self::LINGERING) && is_part)
     }
 }
 
-/// What a snapshot covers, and how.
+/// How a snapshot was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Snapshot {
     pub(crate) scope: Scope,
     /// Its sockets carry cookies.
     pub(crate) has_cookies: bool,
+    /// No transition tells what becomes of its sockets: what it does not list is gone.
+    pub(crate) is_alone: bool,
+    /// When it began, `CLOCK_MONOTONIC`, nanoseconds; every earlier transition was applied.
+    pub(crate) began_ns: u64,
 }
 
-/// What the kernel's figures say about a namespace's counts.
+/// How much it matters that something is walked, least first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Urgency {
+    /// Nothing says that the counts are wrong.
+    #[default]
+    Audit,
+    /// They may be off by more than a few.
+    Uncertain,
+    /// They are known to be wrong, or not known.
+    Wrong,
+}
+
+/// What a namespace needs to have walked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Verdict {
-    /// What has to be walked to be sure again.
-    pub(crate) walk: Scope,
-    /// The counts are known to be wrong or unknown: do not wait for the budget.
-    pub(crate) is_urgent: bool,
+pub(crate) struct Need {
+    pub(crate) scope: Scope,
+    pub(crate) urgency: Urgency,
 }
 
-/// The counts of every namespace.
+impl Need {
+    pub(crate) fn add(&mut self, scope: Scope, urgency: Urgency) {
+        self.scope = self.scope.with(scope);
+        self.urgency = self.urgency.max(urgency);
+    }
+}
+
+/// Something to ask the kernel about one socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Question {
+    about: About,
+    /// None for a request, which may have none yet.
+    pub(crate) cookie: Option<u64>,
+    pub(crate) ends: Ends,
+}
+
+impl Question {
+    fn about(cookie: u64, socket: &Socket) -> Self {
+        Self {
+            about: About::Socket,
+            cookie: Some(cookie),
+            ends: socket.ends.clone(),
+        }
+    }
+
+    /// What a walk has to list in place of these questions.
+    pub(crate) fn scope(questions: &[Self]) -> Scope {
+        let scopes = questions.iter().map(|question| match question.about {
+            About::Socket => Scope::ALL,
+            About::Orphan => Scope::ORPHANS,
+            About::Request => Scope::REQUESTS,
+        });
+        scopes.fold(Scope::default(), Scope::with)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum About {
+    /// A full socket.
+    Socket,
+    /// A minisocket in FIN_WAIT2.
+    Orphan,
+    Request,
+}
+
+/// What the kernel says to a [`Question`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reply {
+    Found {
+        state: State,
+        is_minisocket: bool,
+    },
+    Gone,
+    /// Its ends do not tell it from others.
+    Unclear,
+}
+
+/// How the transitions fitted the table so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tally {
+    /// Full sockets by which snapshots and answers have corrected the counts.
+    #[serde(skip)]
+    pub(crate) corrected: u64,
+    /// Transitions that started where the table did not have their socket.
+    pub(crate) contradicting: u64,
+    /// Transitions that said what the table had already.
+    pub(crate) repeated: u64,
+    /// Of these, those that both programs had taken.
+    pub(crate) duplicated: u64,
+    /// Sockets that were asked about one by one.
+    pub(crate) asked: u64,
+}
+
+const fn family_slot(family: Family) -> usize {
+    match family {
+        Family::Ipv4 => 0,
+        Family::Ipv6 => 1,
+    }
+}
+
+/// Every socket, and the counts of every namespace.
 #[derive(Debug, Default)]
 pub(crate) struct Census {
-    namespaces: BTreeMap<u32, Tables>,
-    drift: u64,
+    sockets: Sockets,
+    namespaces: ByNetns<Namespace>,
+    tally: Tally,
+    /// Times that orphans had spent in FIN_WAIT2, since they were last taken.
+    ended: Vec<Duration>,
+    /// Namespaces that a transition made known, since they were last taken.
+    discovered: Vec<u32>,
+    /// A request that lasts a second announces itself.
+    sees_requests: bool,
+    /// An orphan that leaves FIN_WAIT2 announces it.
+    sees_minisockets: bool,
 }
 
 impl Census {
-    /// Sockets by which snapshots have corrected the event-driven counts of full sockets so far.
-    pub(crate) const fn drift(&self) -> u64 {
-        self.drift
+    /// Without a socket. `sees_requests` where a request that lasts a second announces itself,
+    /// `sees_minisockets` where an orphan that leaves FIN_WAIT2 does.
+    pub(crate) fn new(sees_requests: bool, sees_minisockets: bool) -> Self {
+        Self {
+            sees_requests,
+            sees_minisockets,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) const fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Every full socket.
+    pub(crate) const fn sockets(&self) -> &Sockets {
+        &self.sockets
     }
 
     /// Counts of one namespace and family, every state.
     pub(crate) fn counts(&self, netns: u32, family: Family) -> Counts {
-        self.namespaces
-            .get(&netns)
-            .map(|tables| tables.counts(family))
+        let namespace = self.namespaces.get(&netns);
+        namespace
+            .map(|namespace| namespace.counts(family))
             .unwrap_or_default()
     }
 
@@ -113,71 +262,332 @@ impl Census {
         counts.iter().map(Counts::total).sum()
     }
 
-    /// Namespaces that spoke or were declared, and are still there.
-    pub(crate) fn namespaces(&self) -> impl Iterator<Item = u32> + '_ {
-        self.namespaces.keys().copied()
+    /// Namespaces that a transition made known since the last call.
+    pub(crate) fn take_discovered(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.discovered)
+    }
+
+    /// Times that orphans had spent in FIN_WAIT2 when they left it, since the last call.
+    pub(crate) fn take_ended(&mut self) -> Vec<Duration> {
+        std::mem::take(&mut self.ended)
     }
 
     /// Makes the census cover exactly these namespaces: others are forgotten, new ones unwalked.
-    pub(crate) fn cover(&mut self, found: &[u32]) {
-        self.namespaces.retain(|netns, _| found.contains(netns));
+    pub(crate) fn cover(&mut self, found: &BTreeSet<u32>) {
+        let before = self.namespaces.len();
+        let mut had_sockets = false;
+        self.namespaces.retain(|netns, namespace| {
+            let is_there = found.contains(netns);
+            had_sockets |= !is_there && namespace.full.iter().any(|full| full.total() > 0);
+            is_there
+        });
+        if had_sockets && self.namespaces.len() < before {
+            let namespaces = &self.namespaces;
+            self.sockets
+                .retain(|socket| namespaces.contains_key(&socket.netns));
+        }
         for netns in found {
             self.namespaces.entry(*netns).or_default();
         }
     }
 
-    /// Applies a transition. One whose namespace is new makes that namespace known as unwalked;
-    /// one that names no namespace or no socket (old kernels) only asks for a snapshot.
-    pub(crate) fn apply(&mut self, transition: &Transition) {
-        match transition.netns {
-            Some(netns) => self.namespaces.entry(netns).or_default().apply(transition),
-            None => self.disturb(None),
+    /// Applies a transition. One whose namespace is new makes that namespace known as unwalked.
+    pub(crate) fn apply(&mut self, transition: &Transition) -> Applied {
+        let Some(netns) = transition.netns else {
+            self.disturb(None);
+            return Applied::unplaced();
+        };
+        let namespace = self.namespaces.entry(netns).or_insert_with(|| {
+            self.discovered.push(netns);
+            Namespace::default()
+        });
+        let ends = || Ends::new(transition.family, transition.local, transition.remote);
+        match transition.subject {
+            Subject::Socket => {
+                let applied = self.sockets.apply(transition);
+                let ended = namespace.note_applied(&applied, transition, &mut self.tally);
+                self.ended.extend(ended);
+                applied
+            }
+            Subject::Minisocket => {
+                let is_time_wait = transition.to.is(State::TimeWait);
+                let time =
+                    namespace
+                        .minisockets
+                        .note_left(&ends(), is_time_wait, transition.ktime_ns);
+                self.ended.extend(time);
+                Applied::unplaced()
+            }
+            Subject::Request => {
+                namespace.requests.note(ends(), transition.ktime_ns);
+                Applied::unplaced()
+            }
         }
     }
 
-    /// Transitions were lost: no count is to be trusted until its next snapshot.
-    pub(crate) fn suspect_all(&mut self) {
-        for tables in self.namespaces.values_mut() {
-            tables.distrust(Trust::Suspect);
+    /// Transitions were lost since `clean_until_ns`: no count is to be trusted until the kernel was
+    /// asked.
+    pub(crate) fn suspect_all(&mut self, clean_until_ns: u64) {
+        for namespace in self.namespaces.values_mut() {
+            namespace.note_loss(clean_until_ns);
+            namespace.is_surveyed = false;
         }
     }
 
-    /// The kernel's figures are about to be read, and every transition so far was applied: what is
-    /// applied from here on may or may not be in them.
+    /// What lingers in any namespace is to be surveyed anew: no transition tells of it.
+    pub(crate) fn forget_surveys(&mut self) {
+        for namespace in self.namespaces.values_mut() {
+            namespace.is_surveyed = false;
+        }
+    }
+
+    /// The kernel's figures are about to be read, and every transition so far was applied.
     pub(crate) fn mark(&mut self, netns: u32) {
-        if let Some(tables) = self.namespaces.get_mut(&netns) {
-            tables.applied = 0;
-            tables.handed_over = 0;
+        if let Some(namespace) = self.namespaces.get_mut(&netns) {
+            namespace.mark();
         }
     }
 
     /// Holds the counts to figures read since [`Self::mark`], after every transition up to their
     /// reading was applied.
-    pub(crate) fn check(&mut self, netns: u32, figures: &Figures) -> Verdict {
-        self.namespaces
-            .get_mut(&netns)
-            .map(|tables| tables.check(figures))
-            .unwrap_or_default()
+    pub(crate) fn check(&mut self, netns: u32, figures: &Figures) {
+        if let Some(namespace) = self.namespaces.get_mut(&netns) {
+            namespace.check(figures);
+        }
     }
 
-    /// A snapshot starts: from here to [`Self::finish`] the last word of every socket is kept.
+    /// The kernel's figures could not be read.
+    pub(crate) fn note_unread(&mut self, netns: u32) {
+        if let Some(namespace) = self.namespaces.get_mut(&netns) {
+            namespace.note_unread();
+        }
+    }
+
+    /// What a namespace needs to have walked; when it began to wait for that, or `now_ns`.
+    pub(crate) fn need(&mut self, netns: u32, now_ns: u64) -> (Need, u64) {
+        let Some(namespace) = self.namespaces.get_mut(&netns) else {
+            return (Need::default(), now_ns);
+        };
+        let need = namespace.need(now_ns, self.sees_requests);
+        if need.scope.is_empty() {
+            namespace.waiting_since_ns = None;
+        }
+        let waits = namespace.waiting_since_ns.get_or_insert(now_ns);
+        (need, *waits)
+    }
+
+    /// What is to be asked about the sockets of a namespace, one by one: what contradicts, and what was
+    /// silent for a while, or `is_urgent`. What cannot be asked so is left to a walk.
+    pub(crate) fn questions(&mut self, netns: u32, now_ns: u64, is_urgent: bool) -> Vec<Question> {
+        let (silence_ns, patience) = match (is_urgent, self.sees_minisockets) {
+            (true, _) => (0, Patience::None),
+            (false, true) => (ASK_AGAIN_NS, Patience::Told),
+            (false, false) => (ASK_AGAIN_NS, Patience::Usual),
+        };
+        let sockets = &self.sockets;
+        let Some(namespace) = self.namespaces.get_mut(&netns) else {
+            return Vec::new();
+        };
+        let mut questions: Vec<Question> = namespace
+            .silent(now_ns.saturating_sub(silence_ns), patience)
+            .collect();
+        let mut is_unclear = false;
+        namespace.questions.retain(|cookie| {
+            let socket = sockets.get(*cookie);
+            let socket = socket.filter(|socket| socket.netns == netns);
+            match socket {
+                Some(socket) if socket.is_askable() => {
+                    questions.push(Question::about(*cookie, socket));
+                    true
+                }
+                Some(_) => {
+                    is_unclear = true;
+                    false
+                }
+                None => false,
+            }
+        });
+        if is_unclear {
+            namespace.distrust(Trust::Suspect);
+        }
+        questions
+    }
+
+    /// Every full socket of these namespaces is to be asked about: nothing contradicts what is known of
+    /// them, and yet it may be wrong.
+    pub(crate) fn audit(&self, netns: &BTreeSet<u32>) -> BTreeMap<u32, Vec<Question>> {
+        let mut questions: BTreeMap<u32, Vec<Question>> = BTreeMap::new();
+        let all = self.sockets.iter();
+        for (cookie, socket) in
+            all.filter(|(_, socket)| netns.contains(&socket.netns) && socket.is_askable())
+        {
+            let of_namespace = questions.entry(socket.netns).or_default();
+            of_namespace.push(Question::about(cookie, socket));
+        }
+        questions
+    }
+
+    /// The questions about every socket in a lingering state, orphans included, of those of these
+    /// namespaces of which all are known, can be asked about, and are `most` at most.
+    pub(crate) fn lingering_questions(
+        &self,
+        netns: &BTreeSet<u32>,
+        most: usize,
+    ) -> BTreeMap<u32, Vec<Question>> {
+        let mut questions: BTreeMap<u32, Vec<Question>> = BTreeMap::new();
+        for (inode, namespace) in &self.namespaces {
+            let is_known = namespace.trust == Trust::Sound && namespace.listed.is_none();
+            let is_small = self.lingering(*inode) <= most as u64;
+            if netns.contains(inode) && is_known && is_small {
+                let orphans = namespace.minisockets.every_question();
+                questions.extend(orphans.map(|orphans| (*inode, orphans)));
+            }
+        }
+        for (cookie, socket) in self.sockets.iter() {
+            if socket.state.is_lingering()
+                && let Some(of_namespace) = questions.get_mut(&socket.netns)
+            {
+                if socket.is_askable() {
+                    of_namespace.push(Question::about(cookie, socket));
+                } else {
+                    questions.remove(&socket.netns);
+                }
+            }
+        }
+        questions
+    }
+
+    /// The kernel tells at least how long a socket has been in its state.
+    pub(crate) fn explain(&mut self, seen: &Seen) {
+        let number = self.sockets.next_snapshot();
+        if let Some(known) = self.sockets.get_mut(seen.cookie)
+            && known.state == seen.state
+            && !seen.is_minisocket
+        {
+            known.note_listed(number, seen.ends.clone(), seen.since_ns);
+        }
+    }
+
+    /// The kernel was asked for the least age of every lingering socket of a namespace.
+    pub(crate) fn note_surveyed(&mut self, netns: u32) {
+        if let Some(namespace) = self.namespaces.get_mut(&netns) {
+            namespace.is_surveyed = true;
+        }
+    }
+
+    /// The questions about these sockets, by cookie.
+    pub(crate) fn about(&self, cookies: &[u64]) -> BTreeMap<u32, Vec<Question>> {
+        let mut questions: BTreeMap<u32, Vec<Question>> = BTreeMap::new();
+        for cookie in cookies {
+            let socket = self.sockets.get(*cookie);
+            if let Some(socket) = socket.filter(|socket| socket.is_askable()) {
+                let of_namespace = questions.entry(socket.netns).or_default();
+                of_namespace.push(Question::about(*cookie, socket));
+            }
+        }
+        questions
+    }
+
+    /// Full sockets of one namespace.
+    pub(crate) fn full(&self, netns: u32) -> u64 {
+        let namespace = self.namespaces.get(&netns);
+        namespace.map_or(0, |namespace| {
+            namespace.full.iter().map(Counts::total).sum()
+        })
+    }
+
+    /// A round of answers is about to come in for a namespace.
+    pub(crate) fn begin_answers(&mut self, netns: u32) {
+        if let Some(namespace) = self.namespaces.get_mut(&netns) {
+            namespace.minisockets.begin_round();
+        }
+    }
+
+    /// Takes the kernel's answer to a question, asked at `asked_ns`. Every transition before that was
+    /// applied, and what has moved since is known better.
+    pub(crate) fn take_reply(
+        &mut self,
+        netns: u32,
+        question: &Question,
+        reply: Reply,
+        asked_ns: u64,
+    ) {
+        let Some(namespace) = self.namespaces.get_mut(&netns) else {
+            return;
+        };
+        self.tally.asked += 1;
+        match question.about {
+            About::Orphan => {
+                let minisockets = &mut namespace.minisockets;
+                let time = minisockets.take_reply(&question.ends, reply, asked_ns);
+                self.ended.extend(time);
+            }
+            About::Request => namespace
+                .requests
+                .take_reply(&question.ends, reply, asked_ns),
+            About::Socket => {
+                let cookie = question.cookie.unwrap_or_default();
+                self.settle(netns, cookie, reply, asked_ns);
+            }
+        }
+    }
+
+    fn settle(&mut self, netns: u32, cookie: u64, reply: Reply, asked_ns: u64) {
+        let Some(namespace) = self.namespaces.get_mut(&netns) else {
+            return;
+        };
+        namespace.questions.remove(&cookie);
+        let Some(socket) = self.sockets.get_mut(cookie) else {
+            return;
+        };
+        if socket.since_ns >= asked_ns && !socket.is_lower_bound() {
+            return;
+        }
+        let (family, before) = (socket.ends.family(), socket.state);
+        match reply {
+            Reply::Found {
+                state,
+                is_minisocket: false,
+            } if state == before => {}
+            Reply::Found {
+                state,
+                is_minisocket: false,
+            } if state != State::NewSynRecv => {
+                // It is one that can be asked about.
+                *socket = Socket::listed(netns, socket.ends.clone(), state, asked_ns);
+                self.tally.corrected += 1;
+                namespace.recount(family, Some(before), Some(state));
+            }
+            // A minisocket keeps the cookie of its socket, and has taken its place.
+            Reply::Found { .. } | Reply::Gone => {
+                self.sockets.remove(cookie);
+                self.tally.corrected += 1;
+                namespace.recount(family, Some(before), None);
+            }
+            Reply::Unclear => {
+                if socket.note_missed() {
+                    namespace.distrust(Trust::Suspect);
+                }
+            }
+        }
+    }
+
+    /// A snapshot starts: from here to [`Self::finish`] what moves is noted.
     pub(crate) fn begin(&mut self, netns: u32) {
-        if let Some(tables) = self.namespaces.get_mut(&netns) {
-            tables.window = Some(Window::default());
+        if let Some(namespace) = self.namespaces.get_mut(&netns) {
+            namespace.window = Some(Window::default());
         }
     }
 
-    /// The snapshot failed; the counts stay as the transitions left them, and suspect.
+    /// The snapshot failed; the counts stay as the transitions left them.
     pub(crate) fn abandon(&mut self, netns: u32) {
-        if let Some(tables) = self.namespaces.get_mut(&netns) {
-            tables.window = None;
-            tables.distrust(Trust::Suspect);
+        if let Some(namespace) = self.namespaces.get_mut(&netns) {
+            namespace.window = None;
         }
     }
 
-    /// Takes a snapshot over. Every transition that fired before the snapshot ended must have
-    /// been applied; those that fired since may have been. A snapshot without cookies cannot be
-    /// joined with them: what moved meanwhile then asks for the next one.
+    /// Takes a snapshot over. A socket that moved since it began is known better from its transitions;
+    /// one that should have been listed and was not is asked about, as a walk can miss a socket.
     ///
     /// Returns by how many full sockets the counts had been off.
     pub(crate) fn finish(
@@ -186,16 +596,47 @@ impl Census {
         snapshot: Snapshot,
         seen: impl Iterator<Item = Seen>,
     ) -> u64 {
-        let tables = self.namespaces.get_mut(&netns);
-        let correction = tables.map_or(0, |tables| tables.finish(snapshot, seen));
-        self.drift += correction;
-        correction
+        let namespace = self.namespaces.entry(netns).or_default();
+        let was_known = namespace.trust < Trust::Unknown;
+        let mut merge = Merge {
+            netns,
+            snapshot,
+            number: self.sockets.next_snapshot(),
+            window: namespace.window.take().unwrap_or_default(),
+            ..Merge::default()
+        };
+        for socket in seen {
+            merge.take(socket, &mut self.sockets, namespace);
+        }
+        if snapshot.has_cookies {
+            merge.note_unlisted(&mut self.sockets, namespace);
+        }
+        let ended = merge.take_silent(namespace);
+        self.ended.extend(ended);
+        namespace.waiting_since_ns = None;
+        let is_drift = if snapshot.scope.has(Scope::FULL) {
+            merge.settle(namespace)
+        } else {
+            namespace.is_surveyed |= snapshot.scope.has(Scope::LINGERING) && snapshot.has_cookies;
+            was_known
+        };
+        let drift = if is_drift { merge.corrected } else { 0 };
+        self.tally.corrected += drift;
+        drift
     }
 
-    /// Whether the counts of any namespace are known to be wrong, or not known.
+    /// Whether the counts of any namespace may be wrong, as far as anything tells.
     pub(crate) fn is_in_doubt(&self) -> bool {
-        let mut all = self.namespaces.values();
-        all.any(|tables| tables.trust >= Trust::Suspect)
+        self.namespaces.values().any(Namespace::is_in_doubt)
+    }
+
+    /// How far the counts of a namespace can be trusted; one that is not known is in doubt.
+    pub(crate) fn doubt(&self, netns: u32) -> Doubt {
+        let namespace = self.namespaces.get(&netns);
+        Doubt {
+            is_in_doubt: namespace.is_none_or(Namespace::is_in_doubt),
+            uncertain: namespace.map(Namespace::uncertain).unwrap_or_default(),
+        }
     }
 
     /// Transitions that cannot be applied, as they do not name their sockets: they ask for a
@@ -203,13 +644,334 @@ impl Census {
     pub(crate) fn disturb(&mut self, netns: Option<u32>) {
         match netns {
             Some(netns) => self.namespaces.entry(netns).or_default().note_movement(),
-            None => self.namespaces.values_mut().for_each(Tables::note_movement),
+            None => self
+                .namespaces
+                .values_mut()
+                .for_each(Namespace::note_movement),
         }
     }
 
-    /// Whether anything in this namespace may have changed since its last check.
-    pub(crate) fn is_active(&self, netns: u32) -> bool {
-        self.namespaces.get(&netns).is_none_or(Tables::is_active)
+    /// Whether the figures of this namespace are to be read now, rather than in turn.
+    pub(crate) fn is_active(&self, netns: u32, now_ns: u64) -> bool {
+        let namespace = self.namespaces.get(&netns);
+        namespace.is_none_or(|namespace| namespace.is_active(now_ns))
+    }
+
+    /// When the figures of this namespace were last read, and whether it has any socket.
+    pub(crate) fn last_reading(&self, netns: u32) -> (u64, bool) {
+        let namespace = self.namespaces.get(&netns);
+        let read_at_ns = namespace.map_or(0, Namespace::read_at_ns);
+        (read_at_ns, self.total(netns) > 0)
+    }
+
+    /// Whether every lingering socket of a namespace is known, with the least age that the kernel
+    /// tells.
+    pub(crate) fn is_surveyed(&self, netns: u32) -> bool {
+        let namespace = self.namespaces.get(&netns);
+        namespace.is_some_and(|namespace| namespace.is_surveyed)
+    }
+
+    /// Whether a full socket is known to be in this state.
+    pub(crate) fn holds(&self, cookie: u64, state: State) -> bool {
+        let socket = self.sockets.get(cookie);
+        socket.is_some_and(|socket| socket.state == state)
+    }
+
+    /// Since when a socket is in the state that a survey saw it in (`CLOCK_MONOTONIC`, nanoseconds),
+    /// and whether that is a lower bound of its age; None where nothing is known.
+    pub(crate) fn since(&self, socket: &Evidence) -> Option<(u64, bool)> {
+        if socket.is_minisocket {
+            let ends = Ends::new(socket.family, socket.local, socket.remote);
+            let namespace = self.namespaces.get(&socket.netns)?;
+            return namespace.minisockets.since(&ends, socket.cookie);
+        }
+        let known = self.sockets.get(socket.cookie)?;
+        (known.state == socket.state).then_some((known.since_ns, known.is_lower_bound()))
+    }
+
+    /// Gives back the room that a storm took.
+    pub(crate) fn shrink(&mut self) {
+        self.sockets.shrink();
+    }
+}
+
+impl Namespace {
+    /// A transition was applied to the table of sockets; how long an orphan that it ends had been in
+    /// FIN_WAIT2.
+    fn note_applied(
+        &mut self,
+        applied: &Applied,
+        transition: &Transition,
+        tally: &mut Tally,
+    ) -> Option<Duration> {
+        match applied.news {
+            News::Expected => {}
+            News::Repeated => {
+                tally.repeated += 1;
+                tally.duplicated += u64::from(transition.is_nested);
+                return None;
+            }
+            News::Contradicting => self.note_contradiction(transition, tally),
+            // Before Linux 6.15 a child has no cookie of its own when it is born.
+            News::Unplaced if transition.is_birth() && transition.cookie.is_none() => return None,
+            News::Unplaced => {
+                self.note_movement();
+                return None;
+            }
+        }
+        self.recount(transition.family, applied.left, applied.entered);
+        let handover = transition.continues_as();
+        self.note_step(
+            transition,
+            applied.left,
+            applied.entered,
+            handover.is_some(),
+        );
+        if let (Some(window), Some(cookie)) = (&mut self.window, transition.cookie) {
+            window.touched.insert(cookie);
+            if handover == Some(Handover::TimeWait) {
+                window.handed_over.insert(cookie, transition.family);
+            }
+        }
+        match handover {
+            Some(Handover::TimeWait) => {
+                let (family, at_ns) = (transition.family, transition.ktime_ns);
+                self.minisockets.add_time_wait(family, at_ns);
+                None
+            }
+            Some(Handover::FinWait2) => {
+                self.minisockets.add_orphan(HandedOver {
+                    cookie: transition.cookie.unwrap_or_default(),
+                    ends: Ends::new(transition.family, transition.local, transition.remote),
+                    is_askable: !transition.is_bound_to_device,
+                    since_ns: applied.after().and_then(|after| {
+                        let after_ns = u64::try_from(after.as_nanos()).ok()?;
+                        transition.ktime_ns.checked_sub(after_ns)
+                    }),
+                    at_ns: transition.ktime_ns,
+                });
+                None
+            }
+            None => self.note_neighbours(transition),
+        }
+    }
+
+    /// A socket left one state for another.
+    fn recount(&mut self, family: Family, left: Option<State>, entered: Option<State>) {
+        let Some(full) = self.full.get_mut(family_slot(family)) else {
+            return;
+        };
+        if let Some(left) = left {
+            let is_counted = full.take(left);
+            debug_assert!(is_counted, "the counts follow from the table");
+        }
+        if let Some(entered) = entered {
+            full.add(entered, 1);
+        }
+    }
+
+    /// A transition started where the table did not have its socket. In a namespace that was not walked
+    /// yet that is no news.
+    fn note_contradiction(&mut self, transition: &Transition, tally: &mut Tally) {
+        if self.trust == Trust::Unknown {
+            return;
+        }
+        tally.contradicting += 1;
+        self.questions.extend(transition.cookie);
+    }
+
+    /// A socket was born, which ends its request; or it sent a FIN, which ends its peer's FIN_WAIT2. How
+    /// long that had been in it.
+    fn note_neighbours(&mut self, transition: &Transition) -> Option<Duration> {
+        let ends = || Ends::new(transition.family, transition.local, transition.remote);
+        let to = transition.to.known()?;
+        match to {
+            State::SynRecv | State::Established if !self.requests.is_empty() => {
+                self.requests.remove(&ends());
+                None
+            }
+            State::LastAck | State::FinWait1 if self.minisockets.has_orphans() => {
+                let peer = ends().reversed();
+                let minisockets = &mut self.minisockets;
+                let time = minisockets.note_peer_fin(&peer, transition.ktime_ns);
+                // One end may be v4-mapped, and the other not.
+                time.or_else(|| {
+                    minisockets.note_peer_fin(&peer.other_family()?, transition.ktime_ns)
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether as many sockets are listed as the table has, of those that a walk covers.
+    fn has_as_many(&self, scope: Scope, listed: &[Counts; 2]) -> bool {
+        let total = |counts: &[Counts; 2]| -> u64 {
+            let all = counts.iter().flat_map(Counts::iter);
+            let covered = all.filter(|(state, _)| scope.covers(*state));
+            covered.map(|(_, sockets)| sockets).sum()
+        };
+        total(&self.full) == total(listed)
+    }
+}
+
+/// A snapshot being taken over.
+#[derive(Default)]
+struct Merge {
+    netns: u32,
+    snapshot: Snapshot,
+    number: u16,
+    window: Window,
+    /// Full sockets of which the table had something else.
+    corrected: u64,
+    /// Full sockets by family.
+    listed: [Counts; 2],
+    orphans: Vec<Seen>,
+    /// By the second in which they began, and by family.
+    time_wait: BTreeMap<u64, [u64; 2]>,
+    requests: Vec<Ends>,
+    /// A socket was not listed, and cannot be asked about.
+    is_incomplete: bool,
+    /// The table had no room for a socket.
+    is_crowded: bool,
+}
+
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self {
+            scope: Scope::default(),
+            has_cookies: true,
+            is_alone: false,
+            began_ns: 0,
+        }
+    }
+}
+
+impl Merge {
+    fn take(&mut self, seen: Seen, sockets: &mut Sockets, namespace: &mut Namespace) {
+        let slot = family_slot(seen.ends.family());
+        match (seen.is_minisocket, seen.state) {
+            (true, State::FinWait2) => self.orphans.push(seen),
+            (true, _) => {
+                self.window.handed_over.remove(&seen.cookie);
+                let began = self.snapshot.began_ns / 1_000_000_000 + u64::from(seen.seconds_left);
+                let began = match seen.seconds_left {
+                    0 => 0,
+                    _ => began.saturating_sub(TIME_WAIT_SECONDS),
+                };
+                self.count_time_wait(began, seen.ends.family());
+            }
+            (false, State::NewSynRecv) => self.requests.push(seen.ends),
+            (false, state) => {
+                if let Some(counts) = self.listed.get_mut(slot) {
+                    counts.add(state, 1);
+                }
+                let is_joined = self.snapshot.has_cookies && self.snapshot.scope.covers(state);
+                if is_joined && !self.window.touched.contains(&seen.cookie) {
+                    self.take_full(seen, sockets, namespace);
+                }
+            }
+        }
+    }
+
+    fn count_time_wait(&mut self, began: u64, family: Family) {
+        let counts = self.time_wait.entry(began).or_default();
+        if let Some(count) = counts.get_mut(family_slot(family)) {
+            *count += 1;
+        }
+    }
+
+    fn take_full(&mut self, seen: Seen, sockets: &mut Sockets, namespace: &mut Namespace) {
+        let family = seen.ends.family();
+        let known = sockets.get_mut(seen.cookie);
+        let known = known.filter(|known| known.netns == self.netns);
+        if let Some(known) = known
+            && known.state == seen.state
+        {
+            known.note_listed(self.number, seen.ends, seen.since_ns);
+            return;
+        }
+        let mut socket = Socket::listed(self.netns, seen.ends.clone(), seen.state, seen.since_ns);
+        socket.set_bound_to_device(seen.is_bound_to_device);
+        socket.note_listed(self.number, seen.ends, seen.since_ns);
+        let applied = sockets.set(seen.cookie, socket, News::Expected);
+        if applied.news == News::Unplaced {
+            self.is_crowded = true;
+            return;
+        }
+        self.corrected += 1;
+        namespace.recount(family, applied.left, applied.entered);
+    }
+
+    /// Sockets that should have been listed and were not: a walk can miss a socket, so the kernel is asked
+    /// about each. One that cannot be asked about is gone when two walks in a row miss it.
+    fn note_unlisted(&mut self, sockets: &mut Sockets, namespace: &mut Namespace) {
+        let scope = self.snapshot.scope;
+        if namespace.has_as_many(scope, &self.listed) {
+            return;
+        }
+        for cookie in sockets.unlisted(self.netns, self.number, |state| scope.covers(state)) {
+            let socket = sockets.get_mut(cookie);
+            let is_touched = self.window.touched.contains(&cookie);
+            let Some(socket) = socket.filter(|_| !is_touched) else {
+                continue;
+            };
+            let is_alone = self.snapshot.is_alone;
+            if !is_alone && socket.is_askable() && socket.state != State::Listen {
+                namespace.questions.insert(cookie);
+            } else if is_alone || socket.note_missed() {
+                let (family, state) = (socket.ends.family(), socket.state);
+                sockets.remove(cookie);
+                namespace.recount(family, Some(state), None);
+                self.corrected += 1;
+            } else {
+                self.is_incomplete = true;
+                namespace.distrust(Trust::Suspect);
+            }
+        }
+    }
+
+    /// Takes over what does not announce itself; how long orphans that are gone had been in FIN_WAIT2.
+    fn take_silent(&mut self, namespace: &mut Namespace) -> Vec<Duration> {
+        let Snapshot {
+            scope, began_ns, ..
+        } = self.snapshot;
+        let mut ended = Vec::new();
+        if scope.has(Scope::ORPHANS) && self.snapshot.has_cookies {
+            let orphans = std::mem::take(&mut self.orphans).into_iter();
+            ended = namespace.minisockets.take_orphans(orphans, began_ns);
+        }
+        if scope.has(Scope::TIME_WAIT) {
+            for family in std::mem::take(&mut self.window.handed_over).into_values() {
+                self.count_time_wait(began_ns / 1_000_000_000, family);
+            }
+            namespace.minisockets.set_time_wait(&self.time_wait);
+        }
+        if scope.has(Scope::REQUESTS) {
+            let segments = namespace.segments_received();
+            let requests = std::mem::take(&mut self.requests).into_iter();
+            namespace.requests.take_walk(requests, began_ns, segments);
+        }
+        ended
+    }
+
+    /// Every full socket was listed; whether what was corrected is drift, and not the first look.
+    fn settle(&self, namespace: &mut Namespace) -> bool {
+        if self.corrected > 0 {
+            namespace.is_surveyed = false;
+        }
+        let is_joined = self.snapshot.has_cookies && !self.is_crowded;
+        namespace.listed = (!is_joined).then_some(self.listed);
+        let has_moved = self.window.has_moved || !self.window.touched.is_empty();
+        let trust = if self.is_incomplete {
+            Trust::Suspect
+        } else if has_moved && (self.snapshot.is_alone || !is_joined) {
+            Trust::Moved
+        } else {
+            Trust::Sound
+        };
+        let before = namespace.trust;
+        namespace.note_settled(trust);
+        matches!(before, Trust::Sound | Trust::Suspect)
     }
 }
 

@@ -4,32 +4,32 @@ mod activity;
 mod budget;
 mod census;
 mod cookies;
-mod dwell;
 mod filter;
 mod histogram;
 mod holdings;
 mod leak;
-mod lingering;
 mod overflows;
 mod owners;
 pub(crate) mod phrase;
 mod ports;
 mod sample;
+mod sockets;
 pub(crate) mod stuck;
 mod summary;
 
 pub(crate) use activity::{Activity, Failure, Reason, Side};
 pub(crate) use budget::Budget;
-pub(crate) use census::{Census, Figures, Scope, Seen, Snapshot, Verdict};
-pub(crate) use dwell::Dwell;
+pub(crate) use census::{
+    Census, Figures, Need, Question, Reply, Scope, Seen, Snapshot, Tally, Urgency,
+};
 pub(crate) use filter::Filter;
 pub(crate) use histogram::{FIRST, Histogram, SCHEMA, ZERO_THRESHOLD};
 pub(crate) use holdings::{Grouping, Holdership, Holding, holdings};
 pub(crate) use leak::{Leak, LeakDetector, Service, leak_findings};
-pub(crate) use lingering::{Entered, Lingering};
 pub(crate) use overflows::Overflows;
 pub(crate) use ports::{PortReport, PortRow, PortTally, Pressure};
 pub(crate) use sample::{
     Buckets, Cost, FindingKind, Outlets, OwnerName, Owners, Sample, Sink, Stuck, TOP,
 };
-pub(crate) use summary::{EventTotals, NamespaceSummary, Source, Summary};
+pub(crate) use sockets::Sockets;
+pub(crate) use summary::{Doubt, EventTotals, NamespaceSummary, Source, Summary};

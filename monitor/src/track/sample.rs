@@ -120,8 +120,8 @@ pub(crate) struct Cost {
     pub(crate) ring_bytes: u64,
     /// How the program is attached.
     pub(crate) attached: &'static str,
-    /// Sockets without room in the table of what lingers, and in that of durations.
-    pub(crate) untracked: [u64; 2],
+    /// Sockets without room in the table.
+    pub(crate) untracked: u64,
 }
 
 /// What the outlets themselves have done so far.

@@ -1,6 +1,9 @@
 //! The counts at one moment, as every output shows them.
 
-use crate::tcp::Counts;
+use std::collections::BTreeMap;
+
+use super::Tally;
+use crate::tcp::{Counts, State};
 
 /// Where the counts come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +34,16 @@ pub(crate) struct NamespaceSummary {
     pub(crate) name: Option<String>,
     pub(crate) ipv4: Counts,
     pub(crate) ipv6: Counts,
+    pub(crate) doubt: Doubt,
+}
+
+/// How far the counts of a namespace can be trusted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Doubt {
+    /// Any of them may be wrong.
+    pub(crate) is_in_doubt: bool,
+    /// States whose count may be off though nothing contradicts it, and by how many sockets.
+    pub(crate) uncertain: BTreeMap<State, u64>,
 }
 
 impl NamespaceSummary {
@@ -49,11 +62,24 @@ pub(crate) struct Summary {
     /// Ordered by inode number.
     pub(crate) namespaces: Vec<NamespaceSummary>,
     pub(crate) events: EventTotals,
-    /// Sockets by which snapshots have corrected the event-driven counts so far.
-    pub(crate) drift: u64,
+    pub(crate) tally: Tally,
 }
 
 impl Summary {
+    /// Namespaces whose counts may be wrong.
+    pub(crate) fn in_doubt(&self) -> usize {
+        let doubted = |namespace: &&NamespaceSummary| namespace.doubt.is_in_doubt;
+        self.namespaces.iter().filter(doubted).count()
+    }
+
+    /// By how many sockets the count of a state may be off, all namespaces together.
+    pub(crate) fn uncertain(&self, state: State) -> u64 {
+        let uncertain = self.namespaces.iter();
+        uncertain
+            .filter_map(|namespace| namespace.doubt.uncertain.get(&state))
+            .sum()
+    }
+
     /// All namespaces together.
     pub(crate) fn sockets(&self) -> Counts {
         self.namespaces

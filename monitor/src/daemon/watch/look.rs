@@ -8,15 +8,19 @@ use anyhow::{Context as _, Result};
 use serde::{Serialize, Serializer};
 use tokio::task::spawn_blocking;
 
-use super::super::live::{monotonic, nanoseconds};
+use super::super::live::{Live, monotonic, nanoseconds};
 use super::super::memory;
-use super::super::walks::{SETTLE, Walker};
+use super::super::walks::{Walker, reply};
 use super::{Pays, Watch, services};
-use crate::inventory::{Error, Meter, Namespace};
+use crate::inventory::{Answer, Asked, Error, Meter, Namespace, Survey};
 use crate::survey::{self, Look, Scene};
 use crate::tcp::{Evidence, State};
 use crate::track::stuck::{Age, Finding, Owner, Report, Severity};
-use crate::track::{Leak, leak_findings};
+use crate::track::{Leak, Question, Scope, Snapshot, leak_findings};
+
+/// With more lingering sockets than this a namespace is walked: that costs as much beside 100,000
+/// sockets.
+const MOST_ASKED: usize = 2_000;
 
 impl Watch {
     /// Surveys these namespaces, judges what is in them, and updates the board; with the look come the
@@ -30,12 +34,12 @@ impl Watch {
         let began = monotonic();
         if !self.live.borrow().is_identifying() {
             // No event tells who has left.
-            self.live.borrow_mut().lingering.suspect_all();
+            self.live.borrow_mut().census.forget_surveys();
         }
         let mut scene = Scene::default();
-        let mut cost = Duration::ZERO;
-        for namespace in namespaces {
-            cost += self.survey(walker, namespace, &mut scene).await?;
+        let (mut cost, rest) = self.ask(walker, namespaces, &mut scene).await?;
+        for namespace in rest {
+            cost += self.survey(walker, &namespace, &mut scene).await?;
         }
         let covered: BTreeSet<u32> = scene.limits.keys().copied().collect();
         let leaks = self.leaks.leaks().copied();
@@ -82,6 +86,116 @@ impl Watch {
         Ok((look, groups))
     }
 
+    /// Adds to the scene the namespaces of which every lingering socket is known, and can be asked for
+    /// by its ends: a walk looks through the whole host's table. What that cost, and the others.
+    async fn ask(
+        &mut self,
+        walker: &Walker,
+        namespaces: &[Namespace],
+        scene: &mut Scene,
+    ) -> Result<(Duration, Vec<Namespace>)> {
+        let inodes = namespaces.iter().map(|namespace| namespace.inode).collect();
+        let questions = {
+            let mut live = self.live.borrow_mut();
+            live.drain_all();
+            if live.is_identifying() {
+                live.census.lingering_questions(&inodes, MOST_ASKED)
+            } else {
+                BTreeMap::new()
+            }
+        };
+        let is_askable = |namespace: &Namespace| {
+            questions.contains_key(&namespace.inode) && self.limits.contains_key(&namespace.inode)
+        };
+        let (askable, mut rest): (Vec<Namespace>, Vec<Namespace>) = namespaces
+            .iter()
+            .cloned()
+            .partition(|namespace| is_askable(namespace));
+        if askable.is_empty() {
+            return Ok((Duration::ZERO, rest));
+        }
+        let wanted = askable.iter().map(|namespace| {
+            let questions = questions.get(&namespace.inode);
+            (namespace.clone(), questions.cloned().unwrap_or_default())
+        });
+        let answers = walker.exact(wanted.collect(), true).await?;
+        if !Live::settle(&self.live).await {
+            return Ok((Duration::ZERO, rest));
+        }
+        let mut cost = Duration::ZERO;
+        for (namespace, (netns, outcome)) in askable.into_iter().zip(answers) {
+            let asked = match outcome {
+                Ok(asked) => asked,
+                Err(Error::Stopped) => return Err(Error::Stopped.into()),
+                Err(error) => {
+                    self.note_failure(netns, &error);
+                    continue;
+                }
+            };
+            cost += asked.cost.cpu;
+            let of_namespace = questions.get(&netns).map(Vec::as_slice);
+            let is_whole =
+                self.take_answers(netns, of_namespace.unwrap_or_default(), &asked, scene);
+            if !is_whole {
+                rest.push(namespace);
+            } else if scene.has_unaccepted(netns) {
+                let listeners = walker
+                    .survey(namespace, survey::LISTENERS, Vec::new(), Scene::collect)
+                    .await;
+                match listeners {
+                    Ok(survey) => {
+                        cost += survey.cost.cpu;
+                        scene.add(netns, survey);
+                    }
+                    Err(Error::Stopped) => return Err(Error::Stopped.into()),
+                    Err(error) => self.note_failure(netns, &error),
+                }
+            }
+        }
+        Ok((cost, rest))
+    }
+
+    /// Adds what the kernel says of some sockets to the scene, and to the census; false, and nothing
+    /// done, where it is unclear.
+    fn take_answers(
+        &mut self,
+        netns: u32,
+        questions: &[Question],
+        asked: &Asked,
+        scene: &mut Scene,
+    ) -> bool {
+        let is_unclear = |answer: &Answer| matches!(answer, Answer::Unclear);
+        let limits = self.limits.get(&netns).map(|(limits, _)| limits.clone());
+        let (Some(limits), false) = (limits, asked.answers.iter().any(is_unclear)) else {
+            return false;
+        };
+        let mut live = self.live.borrow_mut();
+        let mut found = Vec::new();
+        for (question, answer) in questions.iter().zip(&asked.answers) {
+            live.census
+                .take_reply(netns, question, reply(answer), asked.asked_from_ns);
+            if let Answer::Socket(socket) = answer
+                && socket.state.is_lingering()
+            {
+                live.census
+                    .explain(&survey::seen(socket, asked.asked_until_ns));
+                found.push(*socket);
+            }
+        }
+        live.census.note_surveyed(netns);
+        drop(live);
+        scene.add(
+            netns,
+            Survey {
+                found,
+                limits,
+                is_fallback: false,
+                cost: asked.cost,
+            },
+        );
+        true
+    }
+
     /// Adds one namespace to the scene, and brings the lingering table up to it; what that cost.
     async fn survey(
         &mut self,
@@ -94,7 +208,7 @@ impl Watch {
         {
             let mut live = self.live.borrow_mut();
             live.drain_all();
-            live.lingering.begin();
+            live.census.begin(netns);
         }
         let taken = walker
             .survey(
@@ -104,25 +218,32 @@ impl Watch {
                 Scene::collect,
             )
             .await;
-        tokio::time::sleep(SETTLE).await;
+        let is_settled = Live::settle(&self.live).await;
         let mut live = self.live.borrow_mut();
-        live.drain_all();
         let survey = match taken {
+            Ok(survey) if !is_settled => {
+                live.census.abandon(netns);
+                return Ok(survey.cost.cpu);
+            }
             Ok(survey) => survey,
             Err(Error::Stopped) => return Err(Error::Stopped.into()),
             Err(error) => {
-                live.lingering.abandon();
+                live.census.abandon(netns);
                 drop(live);
                 self.note_failure(netns, &error);
                 return Ok(Duration::ZERO);
             }
         };
         let now_ns = nanoseconds(monotonic());
-        let found = survey
-            .found
-            .iter()
-            .filter_map(|socket| survey::entered(socket, now_ns));
-        live.lingering.finish(netns, began_ns, found);
+        let snapshot = Snapshot {
+            scope: Scope::LINGERING,
+            has_cookies: !survey.is_fallback,
+            is_alone: !live.is_identifying(),
+            began_ns,
+        };
+        let found = survey.found.iter();
+        let found = found.map(|socket| survey::seen(socket, now_ns));
+        let _: u64 = live.census.finish(netns, snapshot, found);
         drop(live);
         let cost = survey.cost.cpu;
         if survey.is_fallback && self.failing.insert(netns) {
@@ -144,11 +265,10 @@ impl Watch {
     fn ages(&self, scene: &Scene, now: Duration) -> Vec<Option<Age>> {
         let live = self.live.borrow();
         let now_ns = nanoseconds(now);
-        let known = live.lingering.known();
-        let age = |socket: &Evidence| match known.since(socket) {
+        let age = |socket: &Evidence| match live.census.since(socket) {
             Some(since) => Some(survey::watched(since, now_ns)),
             None if socket.is_minisocket || socket.cookie == 0 => Some(survey::unwatched(socket)),
-            None if !live.lingering.is_complete(socket.netns) => Some(survey::unwatched(socket)),
+            None if !live.census.is_surveyed(socket.netns) => Some(survey::unwatched(socket)),
             None => None,
         };
         scene.sockets.iter().map(age).collect()

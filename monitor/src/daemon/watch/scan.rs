@@ -7,11 +7,20 @@ use super::super::live::nanoseconds;
 use super::services;
 use crate::tcp::{Limits, State};
 use crate::track::stuck::{Rules, levels};
-use crate::track::{Lingering, Service};
+use crate::track::{Service, Sockets};
+
+/// Most sockets pass through their lingering states in less than this; who stays longer is asked about.
+const SETTLED_AFTER: Duration = Duration::from_secs(1);
+/// As many as this at a time: what a third of a walk costs beside 100,000 sockets.
+const MOST_SETTLED: usize = 1_000;
 
 /// What the table has now.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
+    /// When it was made, `CLOCK_MONOTONIC`.
+    at: Duration,
+    /// Sockets, by cookie, that have been in their state for a second since the last scan.
+    pub(super) settled: Vec<u64>,
     /// With a socket in it.
     pub(super) namespaces: BTreeSet<u32>,
     /// When the oldest socket in each state entered it, `CLOCK_MONOTONIC`.
@@ -33,16 +42,26 @@ struct Class<'a> {
 
 impl Scan {
     pub(super) fn new(
-        table: &Lingering,
+        sockets: &Sockets,
         rules: &Rules,
         limits: &BTreeMap<u32, (Limits, Duration)>,
+        last: &Self,
         now: Duration,
     ) -> Self {
         let now_ns = nanoseconds(now);
-        let mut scan = Self::default();
+        let mut scan = Self {
+            at: now,
+            ..Self::default()
+        };
+        let settled_ns = nanoseconds(last.at.saturating_sub(SETTLED_AFTER))
+            ..nanoseconds(now.saturating_sub(SETTLED_AFTER));
         let mut classes: HashMap<(u32, State), Class<'_>> = HashMap::new();
-        for entered in table.iter() {
-            let (netns, state, since_ns) = (entered.netns, entered.state, entered.since_ns);
+        let lingering = sockets.iter();
+        for (cookie, socket) in lingering.filter(|(_, socket)| socket.state.is_lingering()) {
+            if settled_ns.contains(&socket.since_ns) && scan.settled.len() < MOST_SETTLED {
+                scan.settled.push(cookie);
+            }
+            let (netns, state, since_ns) = (socket.netns, socket.state, socket.since_ns);
             let class = classes.entry((netns, state)).or_insert_with(|| {
                 let limits = limits.get(&netns).map(|(limits, _)| limits);
                 let levels = limits.map(|limits| levels(rules, state, limits));
@@ -60,8 +79,7 @@ impl Scan {
             let latest_ns = reached.take_while(|at| *at <= now_ns).last();
             class.reached_ns = class.reached_ns.max(latest_ns);
             if state == State::CloseWait {
-                let ports = (entered.local_port, entered.remote_port);
-                for service in services(class.limits, netns, ports) {
+                for service in services(class.limits, netns, socket.ends.ports()) {
                     *scan.services.entry(service).or_default() += 1;
                 }
             }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::tcp::{Counts, RawState, State, Transition};
 use crate::track::stuck::{Endpoint, Finding, Severity};
 use crate::track::{
-    Activity, Buckets, Cost, EventTotals, FindingKind, NamespaceSummary, OwnerName, Owners,
-    PortReport, PortRow, Sample, Source, Stuck, Summary,
+    Activity, Buckets, Cost, Doubt, EventTotals, FindingKind, NamespaceSummary, OwnerName, Owners,
+    PortReport, PortRow, Sample, Source, Stuck, Summary, Tally,
 };
 
 const HOSTILE: &str = "a\"b\\c\nd\re\u{1b}[2J\u{202e}";
@@ -27,6 +27,7 @@ pub(super) fn busy() -> Sample {
             name: (netns % 3 > 0).then(|| format!("{HOSTILE}{netns}")),
             ipv4,
             ipv6: counts,
+            doubt: Doubt::default(),
         }
     });
     let summary = Summary {
@@ -38,7 +39,10 @@ pub(super) fn busy() -> Sample {
             lost: 3,
             ignored: 4,
         },
-        drift: 2,
+        tally: Tally {
+            corrected: 2,
+            ..Tally::default()
+        },
     };
     Sample {
         taken: Duration::from_secs(100),
@@ -165,7 +169,10 @@ pub(super) fn idle() -> Sample {
             source: Source::Daemon,
             namespaces: Vec::new(),
             events: EventTotals::default(),
-            drift: 0,
+            tally: Tally {
+                corrected: 0,
+                ..Tally::default()
+            },
         },
         transitions: [[0; 16]; 16],
         activity: Arc::default(),

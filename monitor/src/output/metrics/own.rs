@@ -16,7 +16,7 @@ pub(super) const ONE: Family = Family {
 };
 
 /// Metrics of the daemon itself.
-pub(super) static OWN: [Family; 25] = [
+pub(super) static OWN: [Family; 30] = [
     Family {
         name: "tcplinger_events_received",
         kind: Counter,
@@ -50,12 +50,57 @@ pub(super) static OWN: [Family; 25] = [
         ..ONE
     },
     Family {
+        name: "tcplinger_contradicting_transitions",
+        kind: Counter,
+        help: "Transitions that started in another state than their socket was known to be in; the \
+               kernel was asked about each.",
+        otel: ("tcplinger.contradicting_transitions", "{transition}"),
+        points: values::contradicting,
+        ..ONE
+    },
+    Family {
+        name: "tcplinger_repeated_transitions",
+        kind: Counter,
+        help: "Transitions that said what a snapshot had told already, or that came twice; none is \
+               counted twice.",
+        otel: ("tcplinger.repeated_transitions", "{transition}"),
+        points: values::repeated,
+        ..ONE
+    },
+    Family {
+        name: "tcplinger_asked_sockets",
+        kind: Counter,
+        help: "Sockets that the kernel was asked about one by one.",
+        otel: ("tcplinger.asked_sockets", "{socket}"),
+        points: values::asked,
+        ..ONE
+    },
+    Family {
+        name: "tcplinger_sockets_uncertain",
+        kind: Gauge,
+        unit: "",
+        help: "Sockets by which the count of a state may be off though nothing contradicts it, all \
+               network namespaces together.",
+        labels: &["state"],
+        most: 3,
+        otel: ("tcplinger.sockets.uncertain", "{socket}"),
+        points: values::uncertain,
+    },
+    Family {
+        name: "tcplinger_namespaces_in_doubt",
+        kind: Gauge,
+        help: "Network namespaces any of whose counts may be wrong.",
+        otel: ("tcplinger.namespaces_in_doubt", "{namespace}"),
+        points: values::namespaces_in_doubt,
+        ..ONE
+    },
+    Family {
         name: "tcplinger_untracked_sockets",
         kind: Counter,
         unit: "",
         help: "Times that a socket found no room in a table of the daemon, which then tells less of it.",
         labels: &["table"],
-        most: 2,
+        most: 1,
         otel: ("tcplinger.untracked.sockets", "{socket}"),
         points: values::untracked,
     },

@@ -196,16 +196,34 @@ pub(super) fn events_ignored(of: &Exposed<'_>, points: &mut Points) {
 }
 
 pub(super) fn drift(of: &Exposed<'_>, points: &mut Points) {
-    put(points, [], of.sample.summary.drift);
+    put(points, [], of.sample.summary.tally.corrected);
+}
+
+pub(super) fn contradicting(of: &Exposed<'_>, points: &mut Points) {
+    put(points, [], of.sample.summary.tally.contradicting);
+}
+
+pub(super) fn repeated(of: &Exposed<'_>, points: &mut Points) {
+    put(points, [], of.sample.summary.tally.repeated);
+}
+
+pub(super) fn asked(of: &Exposed<'_>, points: &mut Points) {
+    put(points, [], of.sample.summary.tally.asked);
+}
+
+pub(super) fn uncertain(of: &Exposed<'_>, points: &mut Points) {
+    for state in [State::FinWait2, State::TimeWait, State::NewSynRecv] {
+        put(points, [state.name()], of.sample.summary.uncertain(state));
+    }
+}
+
+pub(super) fn namespaces_in_doubt(of: &Exposed<'_>, points: &mut Points) {
+    let namespaces = u64::try_from(of.sample.summary.in_doubt()).unwrap_or(u64::MAX);
+    put(points, [], namespaces);
 }
 
 pub(super) fn untracked(of: &Exposed<'_>, points: &mut Points) {
-    for (table, sockets) in ["lingering", "durations"]
-        .iter()
-        .zip(of.sample.cost.untracked)
-    {
-        put(points, [table], sockets);
-    }
+    put(points, ["sockets"], of.sample.cost.untracked);
 }
 
 pub(super) fn doubt(of: &Exposed<'_>, points: &mut Points) {

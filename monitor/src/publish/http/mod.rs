@@ -7,7 +7,6 @@ mod error;
 mod events;
 mod files;
 mod health;
-mod history;
 mod listen;
 mod pace;
 mod routes;
@@ -96,7 +95,7 @@ impl Server {
             .map_err(Error::Thread)?;
         let thread = thread::Builder::new()
             .name("http".to_owned())
-            .spawn(move || run(&runtime, site, gate, listeners))
+            .spawn(move || run(&runtime, gate, listeners))
             .map_err(Error::Thread)?;
         Ok(Self {
             stop,
@@ -151,7 +150,7 @@ fn announce(address: SocketAddr, has_token: bool, has_tls: bool) {
     tracing::warn!(%address, "other hosts can read what is served here, {missing}");
 }
 
-fn run(runtime: &Runtime, site: Arc<Site>, gate: Gate, listeners: Vec<(TcpListener, SocketAddr)>) {
+fn run(runtime: &Runtime, gate: Gate, listeners: Vec<(TcpListener, SocketAddr)>) {
     // Of this thread alone, on Linux. Nothing is lost where it is refused.
     let _ = setpriority_process(None, NICE);
     let places = Arc::clone(&gate.places);
@@ -170,9 +169,7 @@ fn run(runtime: &Runtime, site: Arc<Site>, gate: Gate, listeners: Vec<(TcpListen
                 Err(error) => log_lost(address, &error),
             }
         }
-        let history = tokio::spawn(async move { site.keep_history().await });
         stopped(&mut stop).await;
-        history.abort();
         for accepting in accepting {
             accepting.abort();
         }

@@ -31,7 +31,12 @@ pub(super) fn router(site: Arc<Site>) -> Router {
         get(async move || respond(StatusCode::OK, content_type, "no-cache", text))
     };
     let json = |asked: Asked| -> MethodRouter<Arc<Site>> {
-        get(async move |State(site): State<Arc<Site>>| figures(&site, asked, JSON))
+        get(async move |State(site): State<Arc<Site>>| {
+            if asked == Asked::Status {
+                site.shared.freshen(monotonic()).await;
+            }
+            figures(&site, asked, JSON)
+        })
     };
     Router::new()
         .route(
@@ -93,6 +98,7 @@ async fn metrics(State(site): State<Arc<Site>>, headers: HeaderMap) -> Response 
     let accepted = headers.get_all(ACCEPT).iter();
     let accepted: Vec<&str> = accepted.filter_map(|value| value.to_str().ok()).collect();
     let form = Form::accepted(&accepted.join(","));
+    site.shared.freshen(monotonic()).await;
     let mut response = figures(&site, Asked::Metrics(form), form.content_type());
     let headers = response.headers_mut();
     headers.insert(VARY, HeaderValue::from_static("accept"));

@@ -8,9 +8,9 @@ use hyper::body::Bytes;
 use tokio::sync::{Semaphore, watch};
 
 use super::events;
-use super::history::{History, STEP};
 use crate::output::json::api;
 use crate::output::metrics::{self, Exposed, Form};
+use crate::publish::history::STEP;
 use crate::publish::shared::Shared;
 use crate::track::Sample;
 
@@ -21,7 +21,6 @@ pub(super) struct Site {
     pub(super) shared: Arc<Shared>,
     /// Name of the node.
     host: String,
-    history: Mutex<History>,
     answers: Mutex<Answers>,
     /// Places for event streams.
     pub(super) streams: Arc<Semaphore>,
@@ -55,21 +54,9 @@ impl Site {
         Self {
             shared,
             host: uname.nodename().to_string_lossy().into_owned(),
-            history: Mutex::default(),
             answers: Mutex::default(),
             streams: Arc::new(Semaphore::new(STREAMS)),
             stop,
-        }
-    }
-
-    /// Keeps the history for ever.
-    pub(super) async fn keep_history(&self) {
-        let mut samples = self.shared.samples();
-        while samples.changed().await.is_ok() {
-            let sample = samples.borrow_and_update().clone();
-            if let Some(sample) = sample {
-                lock(&self.history).take(&sample);
-            }
         }
     }
 
@@ -109,7 +96,7 @@ impl Site {
             Asked::Ports => api::write_ports(&mut out, sample),
             Asked::Owners => api::write_owners(&mut out, sample),
             Asked::History => {
-                let counts = lock(&self.history).counts();
+                let counts = self.shared.history();
                 api::write_history(&mut out, sample, STEP, &counts)
             }
         }?;

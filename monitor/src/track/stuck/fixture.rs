@@ -12,6 +12,7 @@ use crate::tcp::{Evidence, Family, Process, State, TcpInfo, Timer};
 /// A socket on 10.0.0.1:80 with 10.0.0.2:4000, held by a process, of which nothing else is known.
 pub(crate) fn evidence(state: State) -> Evidence {
     Evidence {
+        interface: 0,
         netns: 7,
         cookie: 1,
         family: Family::Ipv4,

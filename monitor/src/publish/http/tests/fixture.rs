@@ -15,7 +15,8 @@ use crate::publish::shared::Shared;
 use crate::tcp::{Counts, State};
 use crate::track::stuck::{Change, Finding, Notice, Severity};
 use crate::track::{
-    Cost, EventTotals, NamespaceSummary, Outlets, OwnerName, Owners, Sample, Source, Stuck, Summary,
+    Cost, Doubt, EventTotals, NamespaceSummary, Outlets, OwnerName, Owners, Sample, Source, Stuck,
+    Summary, Tally,
 };
 
 /// A server on a port of its own.
@@ -168,9 +169,13 @@ pub(super) fn sample() -> Sample {
                 name: Some("host".to_owned()),
                 ipv4: counts(&[(State::Established, 2), (State::CloseWait, 3)]),
                 ipv6: counts(&[(State::FinWait1, 1)]),
+                doubt: Doubt::default(),
             }],
             events: EventTotals::default(),
-            drift: 0,
+            tally: Tally {
+                corrected: 0,
+                ..Tally::default()
+            },
         },
         is_in_doubt: false,
         transitions: [[0; 16]; 16],

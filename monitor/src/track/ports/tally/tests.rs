@@ -8,6 +8,7 @@ use crate::tcp::Family;
 
 fn row(local: &str, remote: &str, state: State, left: Option<u64>) -> Evidence {
     Evidence {
+        interface: 0,
         netns: 1,
         cookie: 0,
         family: Family::Ipv4,

@@ -6,6 +6,7 @@ use crate::track::stuck::Matcher;
 
 fn socket(netns: u32, local: u16, state: State) -> Evidence {
     Evidence {
+        interface: 0,
         netns,
         cookie: 1,
         family: Family::Ipv4,
