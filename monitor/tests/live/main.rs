@@ -17,6 +17,7 @@ mod burst;
 mod closes;
 mod crowds;
 mod degraded;
+mod exactness;
 mod explain;
 mod harness;
 mod http;

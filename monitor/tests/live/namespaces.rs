@@ -3,9 +3,12 @@
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use crate::harness::socket::listen_in;
-use crate::harness::{Daemon, INTERVAL, Netns, PATIENCE, V4, assert_agrees, eventually};
+use crate::harness::{Daemon, Netns, PATIENCE, V4, assert_agrees, eventually};
+
+const FORGOTTEN_WITHIN: Duration = Duration::from_secs(2);
 
 #[test]
 fn a_namespace_made_later_is_found() {
@@ -59,7 +62,7 @@ fn a_namespace_without_a_name() {
 }
 
 fn assert_forgotten(daemon: &Daemon, inode: u64) {
-    let is_gone = eventually(10 * INTERVAL, || {
+    let is_gone = eventually(FORGOTTEN_WITHIN, || {
         daemon
             .status("daemon")
             .namespace(inode)

@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::TcpStream;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::harness::socket::{Pair, listen_in};
-use crate::harness::{Daemon, INTERVAL, Moment, Netns, Notices, Program, Scratch, V4, eventually};
+use crate::harness::{Daemon, Moment, Netns, Notices, Program, Scratch, V4, eventually};
 
 fn close_wait(warning: &str, critical: &str) -> String {
     format!("[ages.close_wait]\nwarning = \"{warning}\"\ncritical = \"{critical}\"\n")
@@ -103,6 +104,9 @@ fn lingering(findings: &[Value]) -> BTreeMap<String, usize> {
     all
 }
 
+/// From the end of a storm with losses.
+const RIGHT_WITHIN: Duration = Duration::from_millis(800);
+
 #[test]
 fn lost_events_leave_no_ghost_and_hide_nothing() {
     let (netns, scratch) = (Netns::new(), Scratch::new());
@@ -146,7 +150,7 @@ fn lost_events_leave_no_ghost_and_hide_nothing() {
     let sockets = netns.rest().expect("nothing moves any more");
     assert_eq!(sockets[&(V4, "CLOSE-WAIT".to_owned())], 8, "{sockets:?}");
     daemon.signal(Signal::CONT);
-    let agrees = eventually(4 * INTERVAL, || {
+    let agrees = eventually(RIGHT_WITHIN, || {
         let before = lingering_by_ss(&netns);
         let list = daemon.stuck(&netns, "--all");
         let is_still = before == lingering_by_ss(&netns);

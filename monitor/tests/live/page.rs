@@ -35,9 +35,7 @@ fn forgetful_server(netns: &Netns) -> (Program, u32) {
 
 fn listening(config: &str, scratch: &Scratch) -> Daemon {
     let config = scratch.write(config);
-    Daemon::with(&format!(
-        "--listen 127.0.0.1:0 --walk-budget 100 --config {config}"
-    ))
+    Daemon::with(&format!("--listen 127.0.0.1:0 --config {config}"))
 }
 
 /// Other tests have findings, too.

@@ -21,11 +21,6 @@ const CAPACITY: u64 = 900;
 /// A second.
 const RATE: u32 = 75;
 
-/// A daemon that looks as often as it wants to, however much there is elsewhere on the host.
-fn attentive() -> Daemon {
-    Daemon::with("--walk-budget 100")
-}
-
 /// A client with [`CAPACITY`] ports, and a server that closes when its client has.
 struct Narrow {
     wire: Veth,
@@ -116,7 +111,7 @@ fn predicted(row: &Value) -> f64 {
 
 #[test]
 fn the_end_of_the_ports_is_foretold() {
-    let (narrow, daemon) = (Narrow::new("0"), attentive());
+    let (narrow, daemon) = (Narrow::new("0"), Daemon::start());
     let held = narrow.hold(10);
     narrow.serve();
     let (_load, failed) = until_it_fails(&narrow.wire.left);
@@ -148,7 +143,7 @@ fn the_end_of_the_ports_is_foretold() {
 /// Nobody asks the daemon for ports here: it looks by itself, and says so in time.
 #[test]
 fn the_daemon_warns_before_the_ports_run_out() {
-    let (narrow, daemon) = (Narrow::new("0"), attentive());
+    let (narrow, daemon) = (Narrow::new("0"), Daemon::start());
     narrow.serve();
     let notices = Notices::of(&daemon, &narrow.wire.left);
     let (_load, failed) = until_it_fails(&narrow.wire.left);
@@ -180,7 +175,7 @@ fn the_daemon_warns_before_the_ports_run_out() {
 
 #[test]
 fn ports_that_may_be_taken_again_are_not_used_up() {
-    let (narrow, daemon) = (Narrow::new("1"), attentive());
+    let (narrow, daemon) = (Narrow::new("1"), Daemon::start());
     let held = narrow.hold(10);
     narrow.serve();
     let address: SocketAddr = SERVER.parse().unwrap();
@@ -205,7 +200,7 @@ fn ports_that_may_be_taken_again_are_not_used_up() {
 
 #[test]
 fn a_namespace_that_is_gone_is_short_of_nothing() {
-    let (narrow, daemon) = (Narrow::new("0"), attentive());
+    let (narrow, daemon) = (Narrow::new("0"), Daemon::start());
     narrow.serve();
     narrow
         .wire
@@ -245,7 +240,7 @@ fn overflows(netns: &Netns) -> u64 {
 #[test]
 fn buckets_that_overflow_are_told_with_their_rate() {
     const BUCKETS: u64 = 100;
-    let (netns, daemon) = (Netns::new(), attentive());
+    let (netns, daemon) = (Netns::new(), Daemon::start());
     netns.sysctl("tcp_max_tw_buckets", &BUCKETS.to_string());
     let listener = listen_in(&netns, "127.0.0.1:8080");
     let address = listener.local_addr().unwrap();

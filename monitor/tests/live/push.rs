@@ -303,7 +303,7 @@ fn findings_on_a_stdout_that_stalls_and_closes() {
     let reader = File::open(&fifo).unwrap();
     let config = scratch.write(&findings(Path::new("stdout"), &netns));
     let shell = format!("exec \"$0\" \"$@\" > {}", fifo.display());
-    let arguments = format!("--walk-budget 100 --config {config}");
+    let arguments = format!("--config {config}");
     let mut daemon = Daemon::wrapped(&["sh", "-c", &shell], &arguments);
     drop(held);
     let listener = listen_in(&netns, "127.0.0.1:0");
@@ -350,7 +350,7 @@ fn a_reader_that_stopped_does_not_hold_up_the_end() {
     let _held = File::options().read(true).write(true).open(&fifo).unwrap();
     let config = scratch.write(&findings(Path::new("stdout"), &netns));
     let shell = format!("exec \"$0\" \"$@\" > {}", fifo.display());
-    let arguments = format!("--walk-budget 100 --config {config}");
+    let arguments = format!("--config {config}");
     let mut daemon = Daemon::wrapped(&["sh", "-c", &shell], &arguments);
     let listener = listen_in(&netns, "127.0.0.1:0");
     let pairs = (0..CROWD).map(|_| Pair::new(&netns, &listener));

@@ -14,9 +14,6 @@ use super::{PATIENCE, eventually, output, run};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tcplinger");
 
-/// Between two snapshots of a daemon under test.
-pub(crate) const INTERVAL: Duration = Duration::from_millis(200);
-
 /// `tcplinger` with its arguments as one would type them.
 pub(crate) fn tcplinger(arguments: &str) -> Command {
     let mut command = Command::new(PROGRAM);
@@ -57,7 +54,7 @@ impl Drop for Scratch {
     }
 }
 
-/// A running `tcplinger run`, ready to answer; ended on drop, and its log shown if the test failed.
+/// A running `tcplinger run` with its defaults, ready to answer; ended on drop, and its log shown if the test failed.
 pub(crate) struct Daemon {
     child: Child,
     control: PathBuf,
@@ -101,7 +98,6 @@ impl Daemon {
         let off = (!arguments.contains("--listen")).then_some("--listen=off");
         let child = Command::new(words[0])
             .args(&words[1..])
-            .arg(format!("--interval={}ms", INTERVAL.as_millis()))
             .arg("--control")
             .arg(control)
             .args(off)
@@ -149,6 +145,18 @@ impl Daemon {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Times that its threads have gone to sleep by themselves: each ends with a wakeup.
+    pub(crate) fn sleeps(&self) -> u64 {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        let sleeps = tasks.map(|task| {
+            let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+            let mut lines = status.lines();
+            let sleeps = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            sleeps.unwrap().trim().parse::<u64>().unwrap()
+        });
+        sleeps.sum()
     }
 
     /// Where it answers.

@@ -117,10 +117,10 @@ pub(crate) fn stuck_by_kernel(netns: &Netns, arguments: &str) -> List {
 }
 
 impl Daemon {
-    /// With a configuration, given as its text; and never late because a walk was dear.
+    /// With a configuration, given as its text.
     pub(crate) fn configured(config: &str, scratch: &Scratch) -> Self {
         let config = scratch.write(config);
-        Self::with(&format!("--walk-budget 100 --config {config}"))
+        Self::with(&format!("--config {config}"))
     }
 
     /// `tcplinger`, this daemon being asked.

@@ -12,19 +12,22 @@ mod oracle;
 mod program;
 pub(crate) mod server;
 pub(crate) mod socket;
+pub(crate) mod traffic;
+mod watch;
 
 use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 pub(crate) use browser::Browser;
-pub(crate) use daemon::{Daemon, INTERVAL, Scratch, tcplinger};
+pub(crate) use daemon::{Daemon, Scratch, tcplinger};
 pub(crate) use events::EventStream;
 pub(crate) use every_state::EveryState;
 pub(crate) use findings::{List, Moment, Notices, owners, stuck_by_kernel};
 pub(crate) use netns::{Alone, Netns, Veth};
 pub(crate) use oracle::{Family, V4, V6, assert_agrees};
 pub(crate) use program::Program;
+pub(crate) use watch::{Look, Watch, Wrong};
 
 /// Longer than anything here takes, short enough to fail within a test run.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
