@@ -7,9 +7,12 @@
 //! their sums are held to the kernel's figures, and those in question are asked about one by one.
 //! `monitor/docs/census.md` has the whole of it.
 
+mod merge;
 mod minisockets;
 mod namespace;
+mod question;
 mod requests;
+mod scope;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -20,8 +23,12 @@ use super::Doubt;
 use super::cookies::ByNetns;
 use super::sockets::{Applied, News, Socket, Sockets};
 use crate::tcp::{Counts, Ends, Evidence, Family, Handover, State, Subject, Transition};
-use minisockets::{HandedOver, Patience, TIME_WAIT_SECONDS};
+use merge::Merge;
+use minisockets::{HandedOver, Patience};
 use namespace::{ASK_AGAIN_NS, Namespace, Trust, Window};
+use question::About;
+pub(crate) use question::{Question, Reply};
+pub(crate) use scope::{Need, Scope, Snapshot, Urgency};
 
 /// A socket in a snapshot of the kernel's tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,129 +62,6 @@ pub(crate) struct Figures {
     /// When the reading began and ended, `CLOCK_MONOTONIC`, nanoseconds.
     pub(crate) read_from_ns: u64,
     pub(crate) read_until_ns: u64,
-}
-
-/// Which sockets a walk is to list.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Scope(u8);
-
-impl Scope {
-    pub(crate) const ALL: Self = Self(0b1_1111);
-    /// Listeners, and full sockets in the states of [`State::LINGERING`].
-    pub(crate) const LINGERING: Self = Self(0b0_0010);
-    /// Minisockets in FIN_WAIT2.
-    pub(crate) const ORPHANS: Self = Self(0b0_0100);
-    /// Half-open requests.
-    pub(crate) const REQUESTS: Self = Self(0b1_0000);
-    const FULL: Self = Self(0b0_0001);
-    const TIME_WAIT: Self = Self(0b0_1000);
-
-    pub(crate) const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    pub(crate) const fn has(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    #[must_use]
-    pub(crate) const fn with(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    /// Whether full sockets in this state are listed.
-    fn covers(self, state: State) -> bool {
-        let is_part = state.is_lingering() || state == State::Listen;
-        self.has(Self::FULL) || (self.has(Self::LINGERING) && is_part)
-    }
-}
-
-/// How a snapshot was taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Snapshot {
-    pub(crate) scope: Scope,
-    /// Its sockets carry cookies.
-    pub(crate) has_cookies: bool,
-    /// No transition tells what becomes of its sockets: what it does not list is gone.
-    pub(crate) is_alone: bool,
-    /// When it began, `CLOCK_MONOTONIC`, nanoseconds; every earlier transition was applied.
-    pub(crate) began_ns: u64,
-}
-
-/// How much it matters that something is walked, least first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Urgency {
-    /// Nothing says that the counts are wrong.
-    #[default]
-    Audit,
-    /// They may be off by more than a few.
-    Uncertain,
-    /// They are known to be wrong, or not known.
-    Wrong,
-}
-
-/// What a namespace needs to have walked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Need {
-    pub(crate) scope: Scope,
-    pub(crate) urgency: Urgency,
-}
-
-impl Need {
-    pub(crate) fn add(&mut self, scope: Scope, urgency: Urgency) {
-        self.scope = self.scope.with(scope);
-        self.urgency = self.urgency.max(urgency);
-    }
-}
-
-/// Something to ask the kernel about one socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Question {
-    about: About,
-    /// None for a request, which may have none yet.
-    pub(crate) cookie: Option<u64>,
-    pub(crate) ends: Ends,
-}
-
-impl Question {
-    fn about(cookie: u64, socket: &Socket) -> Self {
-        Self {
-            about: About::Socket,
-            cookie: Some(cookie),
-            ends: socket.ends.clone(),
-        }
-    }
-
-    /// What a walk has to list in place of these questions.
-    pub(crate) fn scope(questions: &[Self]) -> Scope {
-        let scopes = questions.iter().map(|question| match question.about {
-            About::Socket => Scope::ALL,
-            About::Orphan => Scope::ORPHANS,
-            About::Request => Scope::REQUESTS,
-        });
-        scopes.fold(Scope::default(), Scope::with)
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum About {
-    /// A full socket.
-    Socket,
-    /// A minisocket in FIN_WAIT2.
-    Orphan,
-    Request,
-}
-
-/// What the kernel says to a [`Question`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reply {
-    Found {
-        state: State,
-        is_minisocket: bool,
-    },
-    Gone,
-    /// Its ends do not tell it from others.
-    Unclear,
 }
 
 /// How the transitions fitted the table so far.
@@ -598,13 +482,9 @@ impl Census {
     ) -> u64 {
         let namespace = self.namespaces.entry(netns).or_default();
         let was_known = namespace.trust < Trust::Unknown;
-        let mut merge = Merge {
-            netns,
-            snapshot,
-            number: self.sockets.next_snapshot(),
-            window: namespace.window.take().unwrap_or_default(),
-            ..Merge::default()
-        };
+        let window = namespace.window.take().unwrap_or_default();
+        let number = self.sockets.next_snapshot();
+        let mut merge = Merge::new(netns, snapshot, number, window);
         for socket in seen {
             merge.take(socket, &mut self.sockets, namespace);
         }
@@ -620,7 +500,7 @@ impl Census {
             namespace.is_surveyed |= snapshot.scope.has(Scope::LINGERING) && snapshot.has_cookies;
             was_known
         };
-        let drift = if is_drift { merge.corrected } else { 0 };
+        let drift = if is_drift { merge.corrected() } else { 0 };
         self.tally.corrected += drift;
         drift
     }
@@ -801,177 +681,6 @@ impl Namespace {
             }
             _ => None,
         }
-    }
-
-    /// Whether as many sockets are listed as the table has, of those that a walk covers.
-    fn has_as_many(&self, scope: Scope, listed: &[Counts; 2]) -> bool {
-        let total = |counts: &[Counts; 2]| -> u64 {
-            let all = counts.iter().flat_map(Counts::iter);
-            let covered = all.filter(|(state, _)| scope.covers(*state));
-            covered.map(|(_, sockets)| sockets).sum()
-        };
-        total(&self.full) == total(listed)
-    }
-}
-
-/// A snapshot being taken over.
-#[derive(Default)]
-struct Merge {
-    netns: u32,
-    snapshot: Snapshot,
-    number: u16,
-    window: Window,
-    /// Full sockets of which the table had something else.
-    corrected: u64,
-    /// Full sockets by family.
-    listed: [Counts; 2],
-    orphans: Vec<Seen>,
-    /// By the second in which they began, and by family.
-    time_wait: BTreeMap<u64, [u64; 2]>,
-    requests: Vec<Ends>,
-    /// A socket was not listed, and cannot be asked about.
-    is_incomplete: bool,
-    /// The table had no room for a socket.
-    is_crowded: bool,
-}
-
-impl Default for Snapshot {
-    fn default() -> Self {
-        Self {
-            scope: Scope::default(),
-            has_cookies: true,
-            is_alone: false,
-            began_ns: 0,
-        }
-    }
-}
-
-impl Merge {
-    fn take(&mut self, seen: Seen, sockets: &mut Sockets, namespace: &mut Namespace) {
-        let slot = family_slot(seen.ends.family());
-        match (seen.is_minisocket, seen.state) {
-            (true, State::FinWait2) => self.orphans.push(seen),
-            (true, _) => {
-                self.window.handed_over.remove(&seen.cookie);
-                let began = self.snapshot.began_ns / 1_000_000_000 + u64::from(seen.seconds_left);
-                let began = match seen.seconds_left {
-                    0 => 0,
-                    _ => began.saturating_sub(TIME_WAIT_SECONDS),
-                };
-                self.count_time_wait(began, seen.ends.family());
-            }
-            (false, State::NewSynRecv) => self.requests.push(seen.ends),
-            (false, state) => {
-                if let Some(counts) = self.listed.get_mut(slot) {
-                    counts.add(state, 1);
-                }
-                let is_joined = self.snapshot.has_cookies && self.snapshot.scope.covers(state);
-                if is_joined && !self.window.touched.contains(&seen.cookie) {
-                    self.take_full(seen, sockets, namespace);
-                }
-            }
-        }
-    }
-
-    fn count_time_wait(&mut self, began: u64, family: Family) {
-        let counts = self.time_wait.entry(began).or_default();
-        if let Some(count) = counts.get_mut(family_slot(family)) {
-            *count += 1;
-        }
-    }
-
-    fn take_full(&mut self, seen: Seen, sockets: &mut Sockets, namespace: &mut Namespace) {
-        let family = seen.ends.family();
-        let known = sockets.get_mut(seen.cookie);
-        let known = known.filter(|known| known.netns == self.netns);
-        if let Some(known) = known
-            && known.state == seen.state
-        {
-            known.note_listed(self.number, seen.ends, seen.since_ns);
-            return;
-        }
-        let mut socket = Socket::listed(self.netns, seen.ends.clone(), seen.state, seen.since_ns);
-        socket.set_bound_to_device(seen.is_bound_to_device);
-        socket.note_listed(self.number, seen.ends, seen.since_ns);
-        let applied = sockets.set(seen.cookie, socket, News::Expected);
-        if applied.news == News::Unplaced {
-            self.is_crowded = true;
-            return;
-        }
-        self.corrected += 1;
-        namespace.recount(family, applied.left, applied.entered);
-    }
-
-    /// Sockets that should have been listed and were not: a walk can miss a socket, so the kernel is asked
-    /// about each. One that cannot be asked about is gone when two walks in a row miss it.
-    fn note_unlisted(&mut self, sockets: &mut Sockets, namespace: &mut Namespace) {
-        let scope = self.snapshot.scope;
-        if namespace.has_as_many(scope, &self.listed) {
-            return;
-        }
-        for cookie in sockets.unlisted(self.netns, self.number, |state| scope.covers(state)) {
-            let socket = sockets.get_mut(cookie);
-            let is_touched = self.window.touched.contains(&cookie);
-            let Some(socket) = socket.filter(|_| !is_touched) else {
-                continue;
-            };
-            let is_alone = self.snapshot.is_alone;
-            if !is_alone && socket.is_askable() && socket.state != State::Listen {
-                namespace.questions.insert(cookie);
-            } else if is_alone || socket.note_missed() {
-                let (family, state) = (socket.ends.family(), socket.state);
-                sockets.remove(cookie);
-                namespace.recount(family, Some(state), None);
-                self.corrected += 1;
-            } else {
-                self.is_incomplete = true;
-                namespace.distrust(Trust::Suspect);
-            }
-        }
-    }
-
-    /// Takes over what does not announce itself; how long orphans that are gone had been in FIN_WAIT2.
-    fn take_silent(&mut self, namespace: &mut Namespace) -> Vec<Duration> {
-        let Snapshot {
-            scope, began_ns, ..
-        } = self.snapshot;
-        let mut ended = Vec::new();
-        if scope.has(Scope::ORPHANS) && self.snapshot.has_cookies {
-            let orphans = std::mem::take(&mut self.orphans).into_iter();
-            ended = namespace.minisockets.take_orphans(orphans, began_ns);
-        }
-        if scope.has(Scope::TIME_WAIT) {
-            for family in std::mem::take(&mut self.window.handed_over).into_values() {
-                self.count_time_wait(began_ns / 1_000_000_000, family);
-            }
-            namespace.minisockets.set_time_wait(&self.time_wait);
-        }
-        if scope.has(Scope::REQUESTS) {
-            let segments = namespace.segments_received();
-            let requests = std::mem::take(&mut self.requests).into_iter();
-            namespace.requests.take_walk(requests, began_ns, segments);
-        }
-        ended
-    }
-
-    /// Every full socket was listed; whether what was corrected is drift, and not the first look.
-    fn settle(&self, namespace: &mut Namespace) -> bool {
-        if self.corrected > 0 {
-            namespace.is_surveyed = false;
-        }
-        let is_joined = self.snapshot.has_cookies && !self.is_crowded;
-        namespace.listed = (!is_joined).then_some(self.listed);
-        let has_moved = self.window.has_moved || !self.window.touched.is_empty();
-        let trust = if self.is_incomplete {
-            Trust::Suspect
-        } else if has_moved && (self.snapshot.is_alone || !is_joined) {
-            Trust::Moved
-        } else {
-            Trust::Sound
-        };
-        let before = namespace.trust;
-        namespace.note_settled(trust);
-        matches!(before, Trust::Sound | Trust::Suspect)
     }
 }
 
