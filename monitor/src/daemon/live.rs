@@ -107,7 +107,7 @@ impl Live {
         let is_identifying = probe.capabilities().is_identifying;
         let has_more = probe.drain(BATCH, |transition| {
             *newest_ns = transition.ktime_ns;
-            let is_news = if is_identifying {
+            let is_news = if is_identifying || transition.subject != Subject::Socket {
                 let applied = census.apply(transition);
                 if transition.subject == Subject::Socket && !applied.is_repeated() {
                     activity.apply(transition, applied.after());

@@ -272,6 +272,11 @@ impl Census {
         let Some(namespace) = self.namespaces.get_mut(&netns) else {
             return Vec::new();
         };
+        if namespace.listed.is_some() {
+            // Without cookies nothing can be asked for, and walks tell.
+            namespace.questions.clear();
+            return Vec::new();
+        }
         let mut questions: Vec<Question> = namespace
             .silent(now_ns.saturating_sub(silence_ns), patience)
             .collect();
@@ -600,6 +605,10 @@ impl Namespace {
             }
         }
         self.recount(transition.family, applied.left, applied.entered);
+        if self.listed.is_some() {
+            // It cannot be joined with what the last snapshot listed.
+            self.note_movement();
+        }
         let handover = transition.continues_as();
         self.note_step(
             transition,

@@ -136,9 +136,15 @@ impl Merge {
             scope, began_ns, ..
         } = self.snapshot;
         let mut ended = Vec::new();
-        if scope.has(Scope::ORPHANS) && self.snapshot.has_cookies {
+        let has_cookies = self.snapshot.has_cookies;
+        if scope.has(Scope::ORPHANS) {
             let orphans = std::mem::take(&mut self.orphans).into_iter();
-            ended = namespace.minisockets.take_orphans(orphans, began_ns);
+            if has_cookies {
+                ended = namespace.minisockets.take_orphans(orphans, began_ns);
+            } else {
+                let families = orphans.map(|orphan| orphan.ends.family());
+                namespace.minisockets.set_fin_wait2(by_family(families));
+            }
         }
         if scope.has(Scope::TIME_WAIT) {
             for family in std::mem::take(&mut self.window.handed_over).into_values() {
@@ -149,7 +155,12 @@ impl Merge {
         if scope.has(Scope::REQUESTS) {
             let segments = namespace.segments_received();
             let requests = std::mem::take(&mut self.requests).into_iter();
-            namespace.requests.take_walk(requests, began_ns, segments);
+            if has_cookies {
+                namespace.requests.take_walk(requests, began_ns, segments);
+            } else {
+                let families = requests.map(|ends| ends.family());
+                namespace.requests.set_counts(by_family(families));
+            }
         }
         ended
     }
@@ -184,4 +195,14 @@ impl Merge {
         };
         total(&namespace.full) == total(&self.listed)
     }
+}
+
+fn by_family(families: impl Iterator<Item = Family>) -> [u64; 2] {
+    let mut counts = [0; 2];
+    for family in families {
+        if let Some(count) = counts.get_mut(family_slot(family)) {
+            *count += 1;
+        }
+    }
+    counts
 }

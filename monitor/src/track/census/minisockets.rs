@@ -416,6 +416,14 @@ impl Minisockets {
             .collect()
     }
 
+    /// A walk listed so many orphans, by family, and does not tell one from another.
+    pub(super) fn set_fin_wait2(&mut self, listed: [u64; 2]) {
+        self.orphans.clear();
+        self.fin_wait2 = listed;
+        self.unexplained = 0;
+        self.surprises = 0;
+    }
+
     /// A walk listed these in TIME_WAIT, and no others: by the second in which they began, 0 where that
     /// is not known, and by family.
     pub(super) fn set_time_wait(&mut self, listed: &BTreeMap<u64, [u64; 2]>) {

@@ -110,6 +110,17 @@ impl Requests {
         }
     }
 
+    /// A walk listed so many, by family, and does not tell one from another.
+    pub(super) fn set_counts(&mut self, listed: [u64; 2]) {
+        self.known.clear();
+        self.counts = listed;
+        self.surprises = 0;
+        self.is_overfull = false;
+        // As nothing tells of their end, they are walked for again.
+        self.walked_at_segment = None;
+        self.walked_ns = 0;
+    }
+
     /// A walk that began at `began_ns`, when the namespace had received so many segments, listed these
     /// requests, and no others.
     pub(super) fn take_walk(

@@ -676,6 +676,46 @@ fn an_orphan_that_a_reset_ends_takes_no_time_wait_of_the_other_family() {
     assert_eq!(split(&census), [(0, 1), (0, 0)]);
 }
 
+/// Rows of `/proc/net` have neither cookies nor ends: each is one socket all the same.
+#[test]
+fn rows_that_cannot_be_told_apart_are_counted() {
+    let mut census = Census::default();
+    census.cover(&BTreeSet::from([NETNS]));
+    let states = [
+        (State::Established, false),
+        (State::FinWait2, true),
+        (State::TimeWait, true),
+        (State::NewSynRecv, false),
+    ];
+    let rows = states.iter().flat_map(|(state, is_minisocket)| {
+        let row = Seen {
+            cookie: 0,
+            is_minisocket: *is_minisocket,
+            ..seen(0, Family::Ipv4, *state)
+        };
+        [row.clone(), row.clone(), row]
+    });
+    let snapshot = Snapshot {
+        scope: Scope::ALL,
+        has_cookies: false,
+        ..Snapshot::default()
+    };
+    for _ in 0..2 {
+        census.begin(NETNS);
+        census.finish(NETNS, snapshot, rows.clone());
+        let counts = census.counts(NETNS, Family::Ipv4);
+        for (state, _) in states {
+            assert_eq!(counts.get(state), 3, "{state}");
+        }
+    }
+    assert!(!census.is_in_doubt());
+    let one = seen(7, Family::Ipv4, State::Established);
+    let _: Applied = census.apply(&transition(&one, State::CloseWait, State::LastAck, true));
+    assert!(census.is_in_doubt());
+    assert!(census.questions(NETNS, 1_000, true).is_empty());
+    assert_eq!(need(&mut census).scope, Scope::ALL);
+}
+
 /// An orphan counts as FIN_WAIT2 until its peer on this host sends a FIN, or the kernel says that it
 /// is something else.
 #[test]
