@@ -9,7 +9,8 @@ use crate::inventory::{
 };
 use crate::tcp::{Evidence, Family, Limits, State};
 use crate::track::{
-    self, Census, EventTotals, NamespaceSummary, Question, Reply, Scope, Seen, Source, Summary,
+    self, Census, Doubt, EventTotals, NamespaceSummary, Question, Reply, Scope, Seen, Source,
+    Summary,
 };
 use tokio::sync::oneshot;
 
@@ -203,7 +204,11 @@ pub(crate) fn summarize(
                 name: namespace.name.clone(),
                 ipv4: census.counts(namespace.inode, Family::Ipv4),
                 ipv6: census.counts(namespace.inode, Family::Ipv6),
-                doubt: census.doubt(namespace.inode),
+                doubt: match source {
+                    Source::Daemon => census.doubt(namespace.inode),
+                    // Everything was looked at for this answer.
+                    Source::Kernel => Doubt::default(),
+                },
             })
             .collect(),
         events,

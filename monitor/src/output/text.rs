@@ -203,6 +203,44 @@ pub(crate) fn write_status(
         out,
         "\nsource {source}; events {} received, {} lost; drift {drift}",
         events.received, events.lost
+    )?;
+    write_doubt(out, summary)
+}
+
+/// Names the namespaces whose counts may be wrong, a few at most.
+fn write_doubt(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
+    const NAMED: usize = 5;
+    let doubted = summary.namespaces.iter();
+    let doubted: Vec<&NamespaceSummary> = doubted
+        .filter(|namespace| namespace.doubt.is_in_doubt)
+        .collect();
+    if doubted.is_empty() {
+        return Ok(());
+    }
+    let names = doubted.iter().take(NAMED).map(|namespace| {
+        let name = namespace.name.as_deref().map(Escaped);
+        let name = name.map_or_else(|| namespace.netns.to_string(), |name| name.to_string());
+        let uncertain = namespace.doubt.uncertain.iter();
+        let by: Vec<String> = uncertain
+            .map(|(state, by)| format!("{} by {by}", state.name().to_uppercase()))
+            .collect();
+        if by.is_empty() {
+            name
+        } else {
+            format!("{name} ({})", by.join(", "))
+        }
+    });
+    let names: Vec<String> = names.collect();
+    let rest = doubted.len() - names.len();
+    let more = if rest > 0 {
+        format!(", and {rest} more")
+    } else {
+        String::new()
+    };
+    writeln!(
+        out,
+        "counts that may be wrong just now: {}{more}",
+        names.join(", ")
     )
 }
 

@@ -1,6 +1,7 @@
 use super::*;
 use crate::output::fixture::{CLOCK, handover, reset, summary};
 use crate::tcp::Family;
+use crate::track::Doubt;
 
 fn shown(write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> String {
     let mut out = Vec::new();
@@ -78,6 +79,28 @@ NETNS       NAME     TIME_WAIT  CLOSE_WAIT  LISTEN
 
 source daemon; events 1200 received, 3 lost; drift 2
 "
+    );
+}
+
+#[test]
+fn namespaces_in_doubt_are_named() {
+    let mut summary = summary();
+    let doubt = Doubt {
+        is_in_doubt: true,
+        uncertain: [(State::TimeWait, 12)].into(),
+    };
+    for namespace in &mut summary.namespaces {
+        namespace.doubt = doubt.clone();
+    }
+    summary.namespaces[0].doubt.uncertain.clear();
+    let text = shown(|out| write_status(out, Style::Plain, &summary));
+    let expected = "counts that may be wrong just now: host, we\\x1bb (TIME_WAIT by 12)\n";
+    assert!(text.ends_with(expected), "{text}");
+    summary.namespaces = vec![summary.namespaces[0].clone(); 7];
+    let text = shown(|out| write_status(out, Style::Plain, &summary));
+    assert!(
+        text.ends_with("host, host, host, host, host, and 2 more\n"),
+        "{text}"
     );
 }
 
