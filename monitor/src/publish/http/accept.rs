@@ -122,8 +122,6 @@ impl Gate {
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             // From the first byte on `Paced` is stricter.
-            // Who has sent all it wants to ask still reads.
-            .half_close(true)
             .header_read_timeout(IDLE)
             .max_buf_size(LONGEST_HEAD)
             .max_headers(MOST_HEADERS)
