@@ -36,6 +36,9 @@ const REFRESH_EVERY: Duration = Duration::from_millis(100);
 /// An answer waits for this many rounds at most to be free of doubt, and for about this long.
 const ROUNDS_FOR_AN_ANSWER: usize = 3;
 const TIME_FOR_AN_ANSWER: Duration = Duration::from_millis(250);
+/// What is not walked by then when the daemon starts is walked later, within the budget, and in doubt
+/// until then.
+const TIME_FOR_THE_FIRST: Duration = Duration::from_secs(10);
 /// The figures of a namespace with sockets, in which nothing moves, are read this often, and those of
 /// one without. A round reads [`IN_TURN`] of them at most.
 const QUIET_FOR: Duration = Duration::from_secs(5);
@@ -78,8 +81,6 @@ enum Effort {
     Usual,
     /// Everything that may be wrong, for somebody who waits; until this time.
     Asked { until: Duration },
-    /// Everything, however long it takes.
-    First,
 }
 
 impl Reconciler {
@@ -107,12 +108,13 @@ impl Reconciler {
         }
     }
 
-    /// Takes the first snapshot of every namespace.
+    /// Takes the first snapshot of every namespace, as far as the time suffices.
     ///
     /// # Errors
     /// Namespaces cannot be found or entered at all.
     pub(super) async fn start(&mut self) -> Result<()> {
-        self.round(Effort::First).await?;
+        let until = monotonic() + TIME_FOR_THE_FIRST;
+        self.round(Effort::Asked { until }).await?;
         tracing::info!(
             namespaces = self.roster.known().len(),
             "first snapshot taken"
@@ -363,6 +365,7 @@ impl Reconciler {
         for (netns, figures) in figures {
             match figures {
                 Ok(figures) => self.live.borrow_mut().census.check(netns, &figures),
+                Err(error) if error.is_fatal() => return Err(error.into()),
                 Err(error) => {
                     self.live.borrow_mut().census.note_unread(netns);
                     self.note_failure(netns, &error);
@@ -442,7 +445,7 @@ impl Reconciler {
                             .take_reply(netns, question, reply, answers.asked_ns);
                     }
                 }
-                Err(Error::Stopped) => return Err(Error::Stopped.into()),
+                Err(error) if error.is_fatal() => return Err(error.into()),
                 Err(error) => self.note_failure(netns, &error),
             }
         }
@@ -475,7 +478,6 @@ impl Reconciler {
         for turn in Queue::order(waiting) {
             let now = monotonic();
             let is_allowed = match effort {
-                Effort::First => true,
                 Effort::Asked { until } => now < until,
                 Effort::Usual => self.queue.allows(turn.need.urgency, now),
             };
@@ -570,7 +572,7 @@ impl Reconciler {
                     );
                 }
             }
-            Err(Error::Stopped) => return Err(Error::Stopped.into()),
+            Err(error) if error.is_fatal() => return Err(error.into()),
             Err(error) => {
                 live.census.abandon(netns);
                 live.census.note_unread(netns);
@@ -585,11 +587,7 @@ impl Reconciler {
     fn note_failure(&mut self, netns: u32, error: &Error) {
         self.roster.look_soon();
         if !matches!(error, Error::Gone { .. }) && self.failing.insert(netns) {
-            tracing::warn!(
-                netns,
-                "cannot take the inventory: {:#}",
-                anyhow::Error::msg(error.to_string())
-            );
+            tracing::warn!(netns, "cannot take the inventory: {error}");
         }
     }
 }

@@ -56,6 +56,11 @@ impl Error {
         }
     }
 
+    /// Nothing can be asked of the kernel any more: the inventory thread has stopped, or is about to.
+    pub(crate) const fn is_fatal(&self) -> bool {
+        matches!(self, Self::Stopped | Self::Return { .. })
+    }
+
     /// More privilege would help, nothing else will.
     pub(crate) fn is_missing_privilege(&self) -> bool {
         match self {
