@@ -107,7 +107,7 @@ pub(super) static OWN: [Family; 30] = [
     Family {
         name: "tcplinger_counts_in_doubt",
         kind: Gauge,
-        help: "1 while a namespace's counts are known to be wrong, or not known.",
+        help: "1 while some count of a namespace may be wrong, as far as anything tells.",
         otel: ("tcplinger.counts_in_doubt", "1"),
         points: values::doubt,
         ..ONE
