@@ -206,7 +206,10 @@ impl Reconciler {
             let live = self.live.borrow();
             let is_active = |known: &&Namespace| live.census.is_active(known.inode, now_ns);
             let known = self.roster.known().iter();
-            known.filter(is_active).take(IN_TURN).cloned().collect()
+            let mut active: Vec<&Namespace> = known.filter(is_active).collect();
+            // Those in which most can have ended.
+            active.sort_by_cached_key(|known| Reverse(live.census.total(known.inode)));
+            active.into_iter().take(IN_TURN).cloned().collect()
         };
         self.read_figures(due).await?;
         self.publish().await;

@@ -622,6 +622,9 @@ impl Namespace {
                 window.handed_over.insert(cookie, transition.family);
             }
         }
+        if handover.is_some() {
+            self.minisockets.note_handover();
+        }
         match handover {
             Some(Handover::TimeWait) => {
                 let (family, at_ns) = (transition.family, transition.ktime_ns);

@@ -136,7 +136,7 @@ impl Namespace {
         let minisockets = self.minisockets.uncertain();
         let of_state = [
             (State::FinWait2, minisockets),
-            (State::TimeWait, minisockets),
+            (State::TimeWait, minisockets + self.minisockets.inferred()),
             (State::NewSynRecv, self.requests.uncertain()),
         ];
         of_state.into_iter().filter(|(_, by)| *by > 0).collect()

@@ -716,6 +716,20 @@ fn rows_that_cannot_be_told_apart_are_counted() {
     assert_eq!(need(&mut census).scope, Scope::ALL);
 }
 
+/// At the limit of buckets a close looks the same, and leaves nothing.
+#[test]
+fn what_is_inferred_is_in_doubt_until_the_sum_is_read() {
+    let mut census = known(&[(State::Closing, Family::Ipv4); 5]);
+    for cookie in 1..=5 {
+        let one = seen(cookie, Family::Ipv4, State::Closing);
+        let _: Applied = census.apply(&transition(&one, State::Closing, State::Close, true));
+    }
+    assert_eq!(census.doubt(NETNS).uncertain[&State::TimeWait], 5);
+    census.check(NETNS, &figures(0, 0, 2));
+    assert_eq!(census.counts(NETNS, Family::Ipv4).get(State::TimeWait), 2);
+    assert!(!census.is_in_doubt());
+}
+
 /// An orphan counts as FIN_WAIT2 until its peer on this host sends a FIN, or the kernel says that it
 /// is something else.
 #[test]
