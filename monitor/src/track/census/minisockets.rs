@@ -77,6 +77,11 @@ pub(super) struct Minisockets {
     /// Handed over since the sum was last held to the kernel's: at the limit of buckets the kernel closes
     /// the same way, and keeps nothing.
     unheld: u64,
+    /// The sum was not quite the kernel's when it was last held to it.
+    is_off: bool,
+    /// Until this second nobody knows when those in TIME_WAIT end: some that are gone were taken for
+    /// others.
+    untimed_until: u64,
 }
 
 /// A socket that was handed over, as its last transition tells.
@@ -118,8 +123,10 @@ impl Minisockets {
     /// Whether anything that is not asked about one by one can end in silence by `now_ns`.
     pub(super) fn may_change(&self, now_ns: u64) -> bool {
         let oldest = self.cohorts.front();
-        let is_due = |cohort: &Cohort| now_ns / 1_000_000_000 >= cohort.second + TIME_WAIT_SECONDS;
-        self.unexplained > 0 || oldest.is_some_and(is_due)
+        let now = now_ns / 1_000_000_000;
+        let is_due =
+            |cohort: &Cohort| now >= cohort.second + TIME_WAIT_SECONDS || now < self.untimed_until;
+        self.unexplained > 0 || self.is_off || oldest.is_some_and(is_due)
     }
 
     pub(super) fn has_orphans(&self) -> bool {
@@ -299,6 +306,7 @@ impl Minisockets {
         }
         let known = self.total().saturating_sub(after);
         self.unheld = after;
+        self.is_off = total != known;
         if total > known + around {
             // Nothing announced these.
             let extra = total - known;
@@ -358,6 +366,9 @@ impl Minisockets {
             let gone = expired.min(known.unwrap_or_default());
             subtract(&mut self.time_wait, family, gone);
             expired -= gone;
+        }
+        if is_early {
+            self.untimed_until = now_ns / 1_000_000_000 + TIME_WAIT_SECONDS + 5;
         }
         if expired > 0 || is_early {
             for orphan in self.orphans.values_mut() {

@@ -730,6 +730,29 @@ fn what_is_inferred_is_in_doubt_until_the_sum_is_read() {
     assert!(!census.is_in_doubt());
 }
 
+/// A difference that what is in flight explains is looked at again when nothing is.
+#[test]
+fn a_sum_that_is_a_little_off_is_read_again() {
+    let mut census = known(&[(State::Closing, Family::Ipv4); 5]);
+    let read = figures(0, 0, 2);
+    for cookie in 1..=5 {
+        let one = seen(cookie, Family::Ipv4, State::Closing);
+        let mut close = transition(&one, State::Closing, State::Close, true);
+        close.ktime_ns = read.read_from_ns;
+        let _: Applied = census.apply(&close);
+    }
+    census.check(NETNS, &read);
+    assert_eq!(census.counts(NETNS, Family::Ipv4).get(State::TimeWait), 5);
+    census.mark(NETNS);
+    assert!(census.is_active(NETNS, read.read_until_ns));
+    census.check(NETNS, &read);
+    assert_eq!(census.counts(NETNS, Family::Ipv4).get(State::TimeWait), 2);
+    // Nobody knows which of them are left, nor for how long: their end may come at any moment.
+    census.mark(NETNS);
+    census.check(NETNS, &read);
+    assert!(census.is_active(NETNS, read.read_until_ns + 1_000_000_000));
+}
+
 /// An orphan counts as FIN_WAIT2 until its peer on this host sends a FIN, or the kernel says that it
 /// is something else.
 #[test]
