@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::Settings;
 use super::control::{Asker, Question as Asked, Reply as Answer};
@@ -50,6 +50,8 @@ const ACTIVE: usize = 512;
 const OVERDUE: Duration = Duration::from_millis(2_500);
 /// A namespace with more full sockets than this is audited by a walk.
 const AUDITED_BY_REQUESTS: u64 = 2_000;
+/// Between a reading that contradicts the counts and the one that tells whether that lasts.
+const READ_AGAIN: Duration = Duration::from_millis(5);
 /// As many requests as this a round are always affordable: some milliseconds.
 const FEW_REQUESTS: usize = 3_000;
 /// Between two audits of the same namespace, at least.
@@ -292,7 +294,8 @@ impl Reconciler {
         self.discover_if_due(effort != Effort::Usual).await?;
         self.live.borrow_mut().drain_all();
         let due = self.due(effort);
-        self.read_figures(due).await?;
+        self.read_figures(due.clone()).await?;
+        self.read_contradicted(due).await?;
         let instead = self.ask(effort).await?;
         if self.walk(effort, &instead).await? {
             // What it did not list is asked about at once.
@@ -382,6 +385,20 @@ impl Reconciler {
     /// written after 50 ms: its task was interrupted.
     async fn settle(&self) -> bool {
         Live::settle(&self.live).await
+    }
+
+    /// Reads the figures again that contradicted the counts for the first time: a task that was
+    /// interrupted half-way is done by then, and anything else is a contradiction.
+    async fn read_contradicted(&mut self, mut read: Vec<Namespace>) -> Result<()> {
+        {
+            let live = self.live.borrow();
+            read.retain(|namespace| live.census.is_first_contradiction(namespace.inode));
+        }
+        if read.is_empty() {
+            return Ok(());
+        }
+        sleep(READ_AGAIN).await;
+        self.read_figures(read).await
     }
 
     /// Asks about single sockets, in every namespace at once. Where there are so many that a walk is

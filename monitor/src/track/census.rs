@@ -542,6 +542,12 @@ impl Census {
         namespace.is_none_or(|namespace| namespace.is_active(now_ns))
     }
 
+    /// Whether the figures of this namespace contradicted its counts just now, for the first time.
+    pub(crate) fn is_first_contradiction(&self, netns: u32) -> bool {
+        let namespace = self.namespaces.get(&netns);
+        namespace.is_some_and(Namespace::is_first_contradiction)
+    }
+
     /// When the figures of this namespace were last read, and whether it has any socket.
     pub(crate) fn last_reading(&self, netns: u32) -> (u64, bool) {
         let namespace = self.namespaces.get(&netns);

@@ -226,6 +226,12 @@ impl Namespace {
             || self.minisockets.may_change(now_ns)
     }
 
+    /// Whether the last reading contradicts the counts, and the one before it did not: another one tells
+    /// whether that lasts.
+    pub(super) const fn is_first_contradiction(&self) -> bool {
+        self.contradictions == 1
+    }
+
     /// When the figures were last read; 0 for never.
     pub(super) fn read_at_ns(&self) -> u64 {
         self.figures.map_or(0, |figures| figures.read_until_ns)
