@@ -355,10 +355,25 @@ impl Reconciler {
             .collect()
     }
 
-    /// Reads the figures of these namespaces, and holds the census to them.
+    /// Reads the figures of these namespaces, and holds the census to them. One that is no longer where
+    /// it was found, as the process it was entered through has ended, is looked for at once.
     async fn read_figures(&mut self, due: Vec<Namespace>) -> Result<()> {
-        if due.is_empty() {
+        let gone = self.try_figures(due).await?;
+        if gone.is_empty() {
             return Ok(());
+        }
+        self.discover_if_due(true).await?;
+        let known = self.roster.known().iter();
+        let elsewhere = known.filter(|known| gone.contains(&known.inode));
+        let elsewhere = elsewhere.cloned().collect();
+        self.try_figures(elsewhere).await.map(drop)
+    }
+
+    /// Those that are gone are returned.
+    async fn try_figures(&mut self, due: Vec<Namespace>) -> Result<BTreeSet<u32>> {
+        let mut gone = BTreeSet::new();
+        if due.is_empty() {
+            return Ok(gone);
         }
         for namespace in &due {
             self.live.borrow_mut().census.mark(namespace.inode);
@@ -366,7 +381,7 @@ impl Reconciler {
         let figures = self.walker.figures(due).await?;
         if !self.settle().await {
             // They would be compared with counts of another time; the next reading will do.
-            return Ok(());
+            return Ok(gone);
         }
         for (netns, figures) in figures {
             match figures {
@@ -375,10 +390,13 @@ impl Reconciler {
                 Err(error) => {
                     self.live.borrow_mut().census.note_unread(netns);
                     self.note_failure(netns, &error);
+                    if matches!(error, Error::Gone { .. }) {
+                        gone.insert(netns);
+                    }
                 }
             }
         }
-        Ok(())
+        Ok(gone)
     }
 
     /// Makes sure that every transition up to now is applied. False where a record is still being
