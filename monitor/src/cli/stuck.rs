@@ -66,8 +66,9 @@ pub(crate) struct HolderArgs {
     /// Command name of a process that holds the socket; * and ? stand for what they do in a shell
     #[arg(long, value_name = "PATTERN", value_delimiter = ',', value_parser = value::pattern)]
     pub(crate) process: Vec<String>,
-    /// systemd unit of such a process, likewise
-    #[arg(long, value_name = "PATTERN", value_delimiter = ',', value_parser = value::pattern)]
+    /// systemd unit of such a process, likewise: one of the host's; "NAME of user UID" is a user's,
+    /// "NAME of container ID" a container's
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',', value_parser = value::unit_pattern)]
     pub(crate) unit: Vec<String>,
     /// Container id of such a process, likewise; end a short id with *
     #[arg(long, value_name = "PATTERN", value_delimiter = ',', value_parser = value::pattern)]

@@ -342,6 +342,21 @@ pub(crate) fn pattern(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// A pattern for units: `NAME`, `NAME of user UID` or `NAME of container ID`.
+pub(crate) fn unit_pattern(text: &str) -> Result<String, String> {
+    if let Some((_, manager)) = text.split_once(" of ")
+        && !["user ", "container ", "*"]
+            .iter()
+            .any(|kind| manager.starts_with(kind))
+    {
+        return Err(format!(
+            "units are the host's, a user's or a container's; give one such as nginx.service, \
+             \"nginx.service of user 1000\" or \"* of container *\", not {text:?}"
+        ));
+    }
+    pattern(text)
+}
+
 /// A path that a file can have.
 pub(crate) fn path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() || text.contains('\0') {

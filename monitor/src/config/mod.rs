@@ -17,7 +17,7 @@ use crate::daemon;
 use crate::probe::{Attach, BpfLog, Options};
 use crate::publish::Settings;
 use crate::track::Filter;
-use crate::track::stuck::Matcher;
+use crate::track::stuck::{Matcher, UnitPattern};
 use file::Daemon;
 pub(crate) use file::{Error, File, load};
 
@@ -127,7 +127,11 @@ pub(crate) fn matcher(holder: &HolderArgs, args: &FilterArgs) -> Matcher {
         remote_nets: args.remote.clone(),
         netns: Vec::new(),
         processes: patterns(&holder.process),
-        units: patterns(&holder.unit),
+        units: holder
+            .unit
+            .iter()
+            .map(|text| UnitPattern::new(text))
+            .collect(),
         containers: patterns(&holder.container),
     }
 }

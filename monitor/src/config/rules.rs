@@ -10,7 +10,9 @@ use super::table::{Flaw, Form, Found, Shape, Table};
 use crate::cli::Netns;
 use crate::cli::value;
 use crate::tcp::State;
-use crate::track::stuck::{Ages, CountRule, LeakRule, Matcher, Per, PortRule, Rules, SocketRule};
+use crate::track::stuck::{
+    Ages, CountRule, LeakRule, Matcher, Per, PortRule, Rules, SocketRule, UnitPattern,
+};
 
 /// Rules of findings that no configuration names.
 const BUILT_IN: [&str; 4] = ["default", "leak", "ephemeral_ports", "time_wait_buckets"];
@@ -39,6 +41,9 @@ const STATE: Shape<State> = shape(Form::Text, "\"close_wait\"", value::lingering
 const NAME: Shape<String> = shape(Form::Text, "\"slow backups\"", name);
 const PATTERN: Shape<WildMatch> = shape(Form::Text, "\"nginx*\"", |text| {
     value::pattern(text).map(|pattern| WildMatch::new(&pattern))
+});
+const UNIT: Shape<UnitPattern> = shape(Form::Text, "\"nginx.service\"", |text| {
+    value::unit_pattern(text).map(|pattern| UnitPattern::new(&pattern))
 });
 const PER: Shape<Per> = shape(Form::Text, "\"process\"", per);
 
@@ -227,7 +232,7 @@ fn matcher(table: &Table<'_>) -> Result<Matcher, Flaw> {
         remote_nets: table.list("remote", &network)?,
         netns: table.list("netns", &shape(Form::Number, "4026531840", inode))?,
         processes: table.list("process", &PATTERN)?,
-        units: table.list("unit", &PATTERN)?,
+        units: table.list("unit", &UNIT)?,
         containers: table.list("container", &PATTERN)?,
     })
 }

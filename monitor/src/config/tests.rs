@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::cli::run_help;
 use crate::tcp::State;
-use crate::track::stuck::{Ages, CountRule, Per, Rules, SocketRule};
+use crate::track::stuck::{Ages, CountRule, Per, Rules, SocketRule, UnitPattern};
 use file::{load_or, parse, position};
 
 const SAMPLE: &str = include_str!("../../dist/tcplinger.toml");
@@ -138,7 +138,10 @@ fn expected() -> Rules {
         remote_nets: networks(&["192.0.2.0/24", "2001:db8::1/128"]),
         netns: vec![4_026_531_840],
         processes: vec![WildMatch::new("rsync*")],
-        units: vec![WildMatch::new("backup-*.service")],
+        units: vec![
+            UnitPattern::new("backup-*.service"),
+            UnitPattern::new("sync.service of user 10??"),
+        ],
         containers: vec![WildMatch::new("abc*")],
     };
     let checks = Matcher {

@@ -1,12 +1,16 @@
 //! Which unit, container and pod a process belongs to, told from its cgroup paths.
 //!
 //! Pure: the conventions of systemd, the container engines and the kubelet, as far as known; a path
-//! that follows none of them tells nothing.
+//! that follows none of them tells nothing. Whoever may make a cgroup chooses its name: a name counts
+//! only where the host's systemd or an engine gives the names. What a user's systemd names is told as
+//! that user's, what is inside a container as that container's.
 
 /// What a process belongs to. Every text is another's choice: escape it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Place {
-    /// systemd unit, as `systemctl` takes it; no slice, and no scope that is a container.
+    /// systemd unit, as `systemctl` takes it; no slice, and no scope that is a container. `NAME` is the
+    /// host's, `NAME of user UID` a user's, `NAME of container ID` a container's: a unit's name has no
+    /// space.
     pub(super) unit: Option<String>,
     /// Id, or name where the engine (LXC, systemd-nspawn) goes by names.
     pub(super) container: Option<String>,
@@ -41,25 +45,73 @@ impl Place {
         told.map(|(place, _)| place).unwrap_or_default()
     }
 
-    /// The innermost of each kind counts.
+    /// The outermost of each kind counts: what it was made for may give names of its own below.
     fn of_path(path: &str) -> Self {
         let path = path.strip_suffix(" (deleted)").unwrap_or(path);
+        let mut names = path.split('/').filter(|name| !matches!(*name, "" | ".."));
         let mut place = Self::default();
+        // A unit is below slices alone (`cg_path_get_unit()` in systemd).
+        let mut is_below_slices = true;
         let mut parent = "";
-        for name in path.split('/') {
-            let container = container(parent, name);
+        while let Some(name) = names.next() {
+            let is_engines = place.container.is_none()
+                && place
+                    .unit
+                    .as_deref()
+                    .is_none_or(|unit| has_containers(unit, name));
+            let container = container(parent, name).filter(|_| is_engines);
+            place.pod = place.pod.or_else(|| pod(name).filter(|_| is_engines));
             // A container's scope is the engine's way of making a cgroup; its service is a unit.
             if let Some((name, kind)) = unit(name)
+                && is_below_slices
+                && place.unit.is_none()
                 && (container.is_none() || kind != "scope")
             {
-                place.unit = Some(name);
+                match (&place.container, user_of_manager(&name)) {
+                    (Some(container), _) => {
+                        place.unit = Some(format!("{name} of container {container}"));
+                    }
+                    (None, Some(user)) => {
+                        let unit = unit_of_manager(names);
+                        let of_user = unit.map(|unit| format!("{unit} of user {user}"));
+                        place.unit = of_user.or(Some(name));
+                        return place;
+                    }
+                    (None, None) => place.unit = Some(name),
+                }
             }
-            place.container = container.or(place.container);
-            place.pod = pod(name).or(place.pod);
+            is_below_slices = container.is_some() || is_below_slices && is_slice(name);
+            place.container = place.container.or(container);
             parent = name;
         }
         place
     }
+}
+
+/// Whether a cgroup of that name, below `unit`, may be a container: most units give their cgroups any
+/// name they like.
+fn has_containers(unit: &str, name: &str) -> bool {
+    const ENGINES: [&str; 6] = ["docker", "containerd", "crio", "kubelet", "k3s", "rke2"];
+    let stem = unit.strip_suffix(".service").unwrap_or(unit);
+    let stem = stem.split(['-', '@']).next().unwrap_or(stem);
+    // `podman run --cgroups=split`, as quadlets have it.
+    ENGINES.contains(&stem) || name.starts_with("libpod-payload-")
+}
+
+fn is_slice(name: &str) -> bool {
+    name.strip_suffix(".slice").is_some()
+}
+
+/// The user whose systemd runs in that unit of the host's.
+fn user_of_manager(unit: &str) -> Option<u32> {
+    let user = unit.strip_prefix("user@")?.strip_suffix(".service")?;
+    user.parse().ok()
+}
+
+/// The unit that a user's systemd made, from the names below its own cgroup.
+fn unit_of_manager<'a>(names: impl Iterator<Item = &'a str>) -> Option<String> {
+    let first = names.into_iter().find(|name| !is_slice(name))?;
+    unit(first).map(|(name, _)| name)
 }
 
 /// The systemd unit a cgroup is made for, and its kind, unless that is a slice.
@@ -68,7 +120,10 @@ fn unit(name: &str) -> Option<(String, &str)> {
     // Where a unit is called as one of the kernel's files is (`cg_escape()` in systemd).
     let name = name.strip_prefix('_').unwrap_or(name);
     let (stem, kind) = name.rsplit_once('.')?;
-    (!stem.is_empty() && KINDS.contains(&kind)).then(|| (name.to_owned(), kind))
+    // `VALID_CHARS_WITH_AT` in systemd's unit-name.c.
+    let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte);
+    let is_unit = !stem.is_empty() && stem.bytes().all(is_valid) && KINDS.contains(&kind);
+    is_unit.then(|| (name.to_owned(), kind))
 }
 
 /// The container a cgroup is made for, whose parent's name is `parent`.
@@ -180,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn units_are_the_last_in_the_path() {
+    fn units_are_what_systemd_made() {
         for (path, unit) in [
             ("/", ""),
             ("/system.slice/nginx.service", "nginx.service"),
@@ -191,11 +246,11 @@ mod tests {
             ),
             (
                 "/user.slice/user-1000.slice/user@1000.service/app.slice/foo.service",
-                "foo.service",
+                "foo.service of user 1000",
             ),
             (
                 "/user.slice/user-0.slice/user@0.service/init.scope",
-                "init.scope",
+                "init.scope of user 0",
             ),
             (
                 "/system.slice/system-getty.slice/getty@tty1.service",
@@ -208,6 +263,24 @@ mod tests {
             ("/system.slice/nginx.service/workers", "nginx.service"),
             ("/system.slice/nginx.service (deleted)", "nginx.service"),
             ("/../../system.slice/cron.service", "cron.service"),
+            ("/user@7.service/user@8.service", "user@8.service of user 7"),
+            ("/user@me.service/x.service", "user@me.service"),
+            ("/user@+1.service/x.service", ""),
+            // Whoever may make a cgroup chooses its name.
+            (
+                "/system.slice/web.service/system.slice/nginx.service",
+                "web.service",
+            ),
+            ("/user.slice/user-7.slice/user@7.service", "user@7.service"),
+            (
+                "/user.slice/user-7.slice/user@7.service/x/nginx.service",
+                "user@7.service",
+            ),
+            (
+                "/user@7.service/app.slice/_nginx.service of user 8.service",
+                "user@7.service",
+            ),
+            ("/jobs/nginx.service", ""),
             ("/system.slice/_cpu.service", "cpu.service"),
             ("/system.slice", ""),
             ("/system.slice/.service", ""),
@@ -222,7 +295,7 @@ mod tests {
         for (path, unit, container) in [
             ("/system.slice/docker-ID.scope", "", ID),
             ("/docker/ID", "", ID),
-            ("/docker/ID/init.scope", "init.scope", ID),
+            ("/docker/ID/init.scope", "init.scope of container ID", ID),
             (
                 "/system.slice/containerd.service/system.slice:docker:ID",
                 "containerd.service",
@@ -236,18 +309,24 @@ mod tests {
             ),
             ("/libpod_parent/libpod-ID", "", ID),
             (
-                "/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-ID.scope",
-                "user@1000.service",
+                "/system.slice/containerd.service/kubepods:cri-containerd:ID",
+                "containerd.service",
                 ID,
             ),
+            // The engine's name for the outer one; the inner one is what that says.
+            ("/docker/ID/docker/ID", "", ID),
             ("/default/nerdctl-ID.scope", "", ID),
             ("/ecs/ab12/ID", "", ID),
             ("/lxc/web", "", "web"),
-            ("/lxc/web/system.slice/ssh.service", "ssh.service", "web"),
+            (
+                "/lxc/web/system.slice/ssh.service",
+                "ssh.service of container web",
+                "web",
+            ),
             ("/lxc.payload.web", "", "web"),
             (
                 "/lxc.payload.web/system.slice/ssh.service",
-                "ssh.service",
+                "ssh.service of container web",
                 "web",
             ),
             (r"/machine.slice/machine-my\x2dbox.scope", "", "my-box"),
@@ -257,7 +336,7 @@ mod tests {
                 "box",
             ),
         ] {
-            let expected = [text(unit), text(container), None];
+            let expected = [text(&unit.replace("ID", ID)), text(container), None];
             assert_eq!(told(path), expected, "{path}");
         }
     }
@@ -274,8 +353,24 @@ mod tests {
                 r"machine-qemu\x2d1\x2dvm.scope",
             ),
             ("/pods/podcast", ""),
+            (
+                "/user.slice/user-7.slice/user@7.service/user.slice/docker-ID.scope",
+                "docker-ID.scope of user 7",
+            ),
+            ("/user@7.service/kubepods/podUID/ID", "user@7.service"),
+            (
+                "/user@7.service/machine.slice/machine-x.scope",
+                "machine-x.scope of user 7",
+            ),
+            ("/system.slice/web.service/docker-ID.scope", "web.service"),
+            ("/system.slice/web.service/podUID/lxc/web", "web.service"),
+            (
+                "/user.slice/user-7.slice/session-3.scope/docker/ID",
+                "session-3.scope",
+            ),
         ] {
-            assert_eq!(told(path), [text(unit), None, None], "{path}");
+            let unit = unit.replace("ID", ID);
+            assert_eq!(told(path), [text(&unit), None, None], "{path}");
         }
         let [unit, container, _] = told("/machine.slice/libpod-conmon-ID.scope");
         assert_eq!(
@@ -333,7 +428,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_decoded(text: String, path in r"(/|\\x|pod|-|é|[a-f0-9]{4}|\.scope|\.slice|lxc)*") {
+        fn any_text_is_decoded(text: String, path in r"(/|\\x|pod|-|é|[a-f0-9]{4}|\.scope|\.slice|\.service|user@|lxc)*") {
             Place::parse(&text);
             Place::parse(&format!("0::{path}"));
         }

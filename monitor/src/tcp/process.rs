@@ -28,7 +28,8 @@ pub(crate) struct Process {
     pub(crate) exe: Option<String>,
     /// Effective user id.
     pub(crate) uid: Option<u32>,
-    /// systemd unit, from the cgroup path: `nginx.service`.
+    /// systemd unit, from the cgroup path: `nginx.service`, `nginx.service of user 1000`,
+    /// `nginx.service of container 3f4f8a3e`. A unit's own name has no space.
     pub(crate) unit: Option<String>,
     /// Container id as its engine writes it, in full.
     pub(crate) container: Option<String>,

@@ -164,9 +164,9 @@ impl Unit {
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
         let is_v2 = |line: &&str| line.split(' ').nth(2) == Some("cgroup2");
         let mount = mounts.lines().find(is_v2).expect("cgroup2 is mounted");
-        let path = PathBuf::from(mount.split(' ').nth(1).unwrap()).join(name);
-        fs::create_dir(&path).unwrap();
-        Self(path)
+        let root = PathBuf::from(mount.split(' ').nth(1).unwrap());
+        fs::create_dir_all(root.join(name)).unwrap();
+        Self(root.join(name))
     }
 
     fn take(&self, script: &Script) {
@@ -177,6 +177,10 @@ impl Unit {
 impl Drop for Unit {
     fn drop(&mut self) {
         let _ = eventually(Duration::from_secs(2), || fs::remove_dir(&self.0).ok());
+        let parents = self.0.ancestors().skip(1);
+        let _ = parents
+            .map_while(|parent| fs::remove_dir(parent).ok())
+            .count();
     }
 }
 
@@ -197,6 +201,61 @@ fn a_rule_finds_the_sockets_of_a_unit() {
     assert_eq!(found["owners"][0]["unit"], name);
     assert_eq!(stuck(&daemon, &netns).len(), 1);
     drop(server);
+}
+
+#[test]
+fn a_users_unit_never_passes_as_the_hosts_nor_as_a_container() {
+    let (netns, scratch) = (Netns::new(), Scratch::new());
+    let name = format!("tl-test-{}.service", netns.name());
+    let rules = format!(
+        "[ages.close_wait]\nwarning = \"1s\"\ncritical = \"1h\"\n\
+         [[socket]]\nname = \"left alone\"\nunit = \"{name}\"\nignore = true\n\
+         [[socket]]\nname = \"of a user\"\nunit = \"* of user 4242\"\nwarning = \"1s\"\n\
+         critical = \"1s\"\n"
+    );
+    let daemon = Daemon::with(&config(&scratch.path("config.toml"), &rules));
+    let slice = format!("tl-{}.slice/user@4242.service/app.slice", netns.name());
+    let scope = format!("docker-{}.scope", "ab".repeat(32));
+    let places = [
+        name.clone(),
+        format!("{slice}/{name}"),
+        format!("{slice}/{scope}"),
+    ];
+    let held = places.iter().zip(8080_u16..).map(|(place, port)| {
+        let unit = Unit::new(place);
+        let server = leaky_server(&netns, "leaky", &format!("127.0.0.1:{port}"), 100);
+        unit.take(&server);
+        netns.enter(|| drop(TcpStream::connect(("127.0.0.1", port)).unwrap()));
+        // The process ends before its cgroup is removed.
+        (server, unit)
+    });
+    let _held: Vec<_> = held.collect();
+    let found = eventually(PATIENCE, || {
+        Some(stuck(&daemon, &netns)).filter(|found| found.len() >= 2)
+    });
+    let found = found.unwrap_or_else(|| panic!("{:#?}", stuck(&daemon, &netns)));
+    let told: BTreeSet<_> = found
+        .iter()
+        .map(|finding| {
+            let owner = &finding["owners"][0];
+            assert_eq!(owner.get("container"), None);
+            (owner["unit"].as_str().unwrap(), rule_and_place(finding).0)
+        })
+        .collect();
+    let (unit, scope) = (
+        format!("{name} of user 4242"),
+        format!("{scope} of user 4242"),
+    );
+    let expected = [unit.as_str(), scope.as_str()].map(|unit| (unit, "of a user"));
+    assert_eq!(told, expected.into());
+
+    let owners = output(&mut tcplinger("owners --per unit --format json --top 0"));
+    let owners: Vec<Value> = serde_json::from_slice(&owners.stdout).unwrap();
+    for unit in [name.as_str(), &unit, &scope] {
+        let of_unit = owners.iter().find(|owner| owner["unit"] == unit);
+        let sockets = of_unit.map(|owner| owner["sockets"]["close_wait"].as_u64());
+        assert_eq!(sockets, Some(Some(1)), "{unit}");
+    }
 }
 
 #[test]

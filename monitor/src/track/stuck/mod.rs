@@ -20,5 +20,7 @@ pub(crate) use counts::{CountBoard, count_findings};
 pub(crate) use defaults::{Threshold, connect_timeout, held_timeout, orphan_timeout, threshold};
 pub(crate) use finding::{Age, Endpoint, Finding, Owner, Severity};
 pub(crate) use levels::levels;
-pub(crate) use rules::{Ages, CountRule, LeakRule, Matcher, Per, PortRule, Rules, SocketRule};
+pub(crate) use rules::{
+    Ages, CountRule, LeakRule, Matcher, Per, PortRule, Rules, SocketRule, UnitPattern,
+};
 pub(crate) use verdict::Case;

@@ -1,6 +1,7 @@
 //! Which sockets count as stuck: ages by state, and the rules of the configuration.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -78,8 +79,8 @@ pub(crate) struct Matcher {
     pub(crate) netns: Vec<u32>,
     /// Command names of any holder; `*` and `?` stand for what they do in a shell.
     pub(crate) processes: Vec<WildMatch>,
-    /// systemd units of any holder, likewise.
-    pub(crate) units: Vec<WildMatch>,
+    /// systemd units of any holder.
+    pub(crate) units: Vec<UnitPattern>,
     /// Container ids of any holder, likewise.
     pub(crate) containers: Vec<WildMatch>,
 }
@@ -105,10 +106,64 @@ impl Matcher {
     /// Whether any of these holders, for each condition on holders, meets it.
     pub(super) fn is_held(&self, owners: &[Owner]) -> bool {
         is_any(&self.processes, owners, |process| Some(&process.comm))
-            && is_any(&self.units, owners, |process| process.unit.as_ref())
+            && self.is_of_unit(owners)
             && is_any(&self.containers, owners, |process| {
                 process.container.as_ref()
             })
+    }
+
+    fn is_of_unit(&self, owners: &[Owner]) -> bool {
+        let mut units = owners
+            .iter()
+            .filter_map(|owner| owner.process.unit.as_deref());
+        self.units.is_empty()
+            || units.any(|unit| self.units.iter().any(|pattern| pattern.matches(unit)))
+    }
+}
+
+/// Units that a rule is about. `NAME` is a unit of the host's systemd and of no other, `NAME of user UID`
+/// one of a user's, `NAME of container ID` one inside a container; `*` and `?` stand in each part for
+/// what they do in a shell.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct UnitPattern {
+    name: WildMatch,
+    /// What is not the host's own.
+    manager: Option<WildMatch>,
+}
+
+impl UnitPattern {
+    pub(crate) fn new(text: &str) -> Self {
+        let (name, manager) = split_unit(text);
+        Self {
+            name: WildMatch::new(name),
+            manager: manager.map(WildMatch::new),
+        }
+    }
+
+    fn matches(&self, unit: &str) -> bool {
+        let (name, manager) = split_unit(unit);
+        let is_managers = match (&self.manager, manager) {
+            (Some(pattern), Some(manager)) => pattern.matches(manager),
+            (wanted, manager) => wanted.is_none() && manager.is_none(),
+        };
+        is_managers && self.name.matches(name)
+    }
+}
+
+impl fmt::Display for UnitPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.manager {
+            Some(manager) => write!(f, "{} of {manager}", self.name),
+            None => write!(f, "{}", self.name),
+        }
+    }
+}
+
+/// A unit's name, and who gave it where that is not the host's systemd: `user 1000`.
+fn split_unit(unit: &str) -> (&str, Option<&str>) {
+    match unit.split_once(" of ") {
+        Some((name, manager)) => (name, Some(manager)),
+        None => (unit, None),
     }
 }
 
@@ -162,5 +217,36 @@ impl Default for PortRule {
             critical: 0.95,
             within: Duration::from_mins(10),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_for_the_hosts_units_matches_nobody_elses() {
+        let (host, user, container) = (
+            "nginx.service",
+            "nginx.service of user 1000",
+            "nginx.service of container ab12",
+        );
+        for (pattern, matched) in [
+            ("nginx.service", [true, false, false]),
+            ("nginx*", [true, false, false]),
+            ("*", [true, false, false]),
+            ("* of *", [false, true, true]),
+            ("nginx* of user 10??", [false, true, false]),
+            ("nginx.service of user 100", [false, false, false]),
+            ("*.service of container ab*", [false, false, true]),
+        ] {
+            let pattern = UnitPattern::new(pattern);
+            assert_eq!(
+                [host, user, container].map(|unit| pattern.matches(unit)),
+                matched,
+                "{pattern}"
+            );
+        }
+        assert_eq!(UnitPattern::new("a? of user *").to_string(), "a? of user *");
     }
 }

@@ -139,7 +139,7 @@ mod tests {
     use super::*;
     use crate::tcp::TcpInfo;
     use crate::track::stuck::fixture::{age, any_evidence, evidence, owner};
-    use crate::track::stuck::{Matcher, SocketRule, threshold};
+    use crate::track::stuck::{Matcher, SocketRule, UnitPattern, threshold};
 
     fn judged(rules: &Rules, evidence: &Evidence, seconds: u64) -> Finding {
         let limits = Limits::default();
@@ -336,7 +336,7 @@ mod tests {
             remote_nets: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
             remote_ports: vec![1..=1, 4000..=5000],
             processes: vec![WildMatch::new("web-?")],
-            units: vec![WildMatch::new("web.*")],
+            units: vec![UnitPattern::new("web.*")],
             containers: vec![WildMatch::new("0123*")],
             ..Matcher::default()
         };
