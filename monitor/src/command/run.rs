@@ -8,7 +8,7 @@ use super::{logging, runtime, stop_signal};
 use crate::cli::{Color, RunArgs};
 use crate::daemon::control::Claim;
 use crate::publish::Publisher;
-use crate::{config, daemon, probe};
+use crate::{config, daemon, inventory, probe};
 
 pub(super) fn run(args: &RunArgs, color: Color) -> Result<ExitCode> {
     let file = config::load(args.config.as_deref())?;
@@ -17,6 +17,7 @@ pub(super) fn run(args: &RunArgs, color: Color) -> Result<ExitCode> {
     let claim = Claim::new(&config::control(args.control.as_deref(), &file))?;
     logging::start(config::log_format(args, &file), color);
     daemon::keep_small();
+    inventory::raise_file_limit();
     let publisher = Publisher::start(&settings.publish)?;
     let runtime = runtime()?;
     let ended = runtime.block_on(async {

@@ -18,10 +18,11 @@ use thiserror::Error as ThisError;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::task::{spawn_blocking, yield_now};
+use tokio::time::{sleep, timeout};
 
 use super::memory;
+use crate::publish::{Place, Places};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// An answer is at most one round away: a walk of a very large table takes a second or two.
@@ -29,8 +30,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Bytes: some hundred thousand findings.
 const LONGEST_ANSWER: u64 = 1 << 28;
-/// Askers that are answered at a time.
-const ASKERS: usize = 8;
+/// Connections at a time; when all are taken, the user with most of them loses the oldest.
+const CALLERS: usize = 32;
+/// Lists of what is stuck that are written at a time: each may be long.
+const LOOKS: usize = 8;
+/// Without descriptors nothing can be accepted for a while.
+const BACK_OFF: Duration = Duration::from_millis(10);
 /// Bytes.
 const LONGEST_QUESTION: u64 = 1 << 16;
 /// For a question to arrive, and for an answer to be taken.
@@ -250,33 +255,45 @@ impl Drop for Claim {
     }
 }
 
-/// Answers for ever, some askers at a time.
+/// Answers for ever.
 pub(super) async fn serve(listener: UnixListener, askers: mpsc::Sender<Asker>) {
-    let places = Arc::new(Semaphore::new(ASKERS));
+    let places = Arc::new(Places::default());
+    let looks = Arc::new(Semaphore::new(LOOKS));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let askers = askers.clone();
+                let user = stream.peer_cred().ok().map(|peer| peer.uid());
+                let place = places.enter(user, (), CALLERS);
+                let (askers, looks) = (askers.clone(), Arc::clone(&looks));
                 drop(tokio::spawn(async move {
-                    if let Err(error) = answer(stream, askers).await {
+                    let answered = tokio::select! {
+                        answered = answer(stream, askers, &looks, &place) => answered,
+                        () = place.lost() => Err(io::Error::other("it made room for another")),
+                    };
+                    if let Err(error) = answered {
                         tracing::debug!("control socket: {error}");
                     }
-                    drop(place);
                 }));
             }
             Err(error) => {
                 tracing::debug!("control socket: {error}");
                 // Out of descriptors, most likely: do not spin.
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                if !places.give_way(()) {
+                    sleep(BACK_OFF).await;
+                }
             }
         }
+        // Who made room is closed, and who came is heard, before the next one comes.
+        yield_now().await;
     }
 }
 
-async fn answer(mut stream: tokio::net::UnixStream, askers: mpsc::Sender<Asker>) -> io::Result<()> {
+async fn answer(
+    mut stream: tokio::net::UnixStream,
+    askers: mpsc::Sender<Asker>,
+    looks: &Semaphore,
+    place: &Place<Option<u32>, ()>,
+) -> io::Result<()> {
     let mut line = Vec::new();
     let (receiver, mut sender) = stream.split();
     timeout(
@@ -290,14 +307,22 @@ async fn answer(mut stream: tokio::net::UnixStream, askers: mpsc::Sender<Asker>)
     if question == Question::Version {
         return Ok(());
     }
+    place.set_busy(true);
+    let _look = match question {
+        Question::Stuck { .. } => looks.acquire().await.ok(),
+        _ => None,
+    };
     let (reply, mut pieces) = Reply::new();
     if askers.send(Asker { question, reply }).await.is_err() {
         return Ok(());
     }
-    while let Some(piece) = pieces.recv().await {
-        timeout(MANNERS, sender.write_all(&piece)).await??;
-    }
-    Ok(())
+    let write = async {
+        while let Some(piece) = pieces.recv().await {
+            timeout(MANNERS, sender.write_all(&piece)).await??;
+        }
+        Ok(())
+    };
+    timeout(PATIENCE, write).await?
 }
 
 fn hello() -> io::Result<Vec<u8>> {

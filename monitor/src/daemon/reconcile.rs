@@ -310,7 +310,24 @@ impl Reconciler {
 
     async fn discover_if_due(&mut self, is_asked: bool) -> Result<()> {
         let spoke = self.live.borrow_mut().census.take_discovered();
-        if self.roster.refresh(&self.walker, &spoke, is_asked).await? {
+        let refreshed = self.roster.refresh(&self.walker, &spoke, is_asked).await;
+        let has_looked = match refreshed {
+            // Without any there is nothing to go on with.
+            Err(error) if error.is_fatal() || self.roster.known().is_empty() => {
+                return Err(error).context("cannot look for network namespaces");
+            }
+            Err(error) => {
+                if self.live.borrow_mut().census.note_undiscovered() {
+                    tracing::warn!(
+                        "cannot look for network namespaces: {error}; new ones are missing until \
+                         that works again"
+                    );
+                }
+                false
+            }
+            Ok(has_looked) => has_looked,
+        };
+        if has_looked {
             let known = self.roster.known().iter();
             let inodes: BTreeSet<u32> = known.map(|known| known.inode).collect();
             self.failing.retain(|netns| inodes.contains(netns));

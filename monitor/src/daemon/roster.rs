@@ -3,11 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
 use tokio::time::Instant;
 
 use super::walks::Walker;
-use crate::inventory::{Depth, Namespace};
+use crate::inventory::{Depth, Error, Namespace};
 
 /// Namespaces are looked for this often, and at once when a transition names an unknown one.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -49,7 +48,7 @@ impl Roster {
         walker: &Walker,
         spoke: &[u32],
         is_asked: bool,
-    ) -> Result<bool> {
+    ) -> Result<bool, Error> {
         let is_due = self.looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY);
         let is_news = |netns: &u32| self.get(*netns).is_none() && !self.unfindable.contains(netns);
         let has_news = spoke.iter().any(is_news);
@@ -80,16 +79,13 @@ impl Roster {
         Ok(true)
     }
 
-    async fn look(&mut self, walker: &Walker, is_deep: bool) -> Result<Vec<Namespace>> {
+    async fn look(&mut self, walker: &Walker, is_deep: bool) -> Result<Vec<Namespace>, Error> {
         let depth = if is_deep {
             Depth::Threads
         } else {
             Depth::Processes
         };
-        let found = walker
-            .discover(depth)
-            .await
-            .context("cannot look for network namespaces")?;
+        let found = walker.discover(depth).await?;
         if found.unreadable > self.unreadable {
             tracing::warn!(
                 processes = found.unreadable,

@@ -26,7 +26,7 @@ pub(crate) use exact::{Answer, Wanted};
 pub(crate) use figures::Figures;
 pub(crate) use holders::{fallback_holders, socket_inode};
 pub(crate) use namespaces::{Depth, Discovery, Namespace};
-pub(crate) use own::own;
+pub(crate) use own::{own, raise_file_limit};
 pub(crate) use processes::{process, process_name};
 pub(crate) use row::{Dump, Query, Row, StateSet};
 pub(crate) use worker::{Asked, Meter, Snapshot, Survey, Worker, wait};

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::fs::CWD;
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::namespaces::open_directory;
@@ -39,6 +39,14 @@ pub(crate) fn own() -> Own {
         max_fds: getrlimit(Resource::Nofile).current,
         started: now(ClockId::Realtime).saturating_sub(up),
     }
+}
+
+/// Raises this process's soft limit on descriptors to the hard one, where that is allowed.
+pub(crate) fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Fewer clients find a place then.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 /// Threads, start in clock ticks after boot, resident pages: the 20th, 22nd and 24th field of

@@ -8,6 +8,7 @@ mod findings;
 mod history;
 mod http;
 mod otlp;
+mod places;
 mod shared;
 mod threads;
 
@@ -21,6 +22,7 @@ use thiserror::Error as ThisError;
 
 use crate::track::stuck::Notice;
 use crate::track::{Sample, Sink};
+pub(crate) use places::{Place, Places};
 use shared::Shared;
 use threads::Threads;
 

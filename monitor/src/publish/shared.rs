@@ -40,7 +40,7 @@ pub(super) struct Shared {
 pub(super) struct Tallies {
     http_requests: [AtomicU64; 3],
     pub(super) http_connections: AtomicU64,
-    http_dropped: [AtomicU64; 3],
+    http_dropped: [AtomicU64; 4],
     exported: [AtomicU64; 4],
     export_dropped: [AtomicU64; 4],
     exposition_ns: AtomicU64,
@@ -54,6 +54,8 @@ pub(super) enum Dropped {
     /// No HTTP.
     Protocol,
     Tls,
+    /// It made room for others.
+    Crowded,
 }
 
 impl Shared {

@@ -97,6 +97,8 @@ pub(crate) struct Census {
     ended: Vec<Duration>,
     /// Namespaces that a transition made known, since they were last taken.
     discovered: Vec<u32>,
+    /// The last look for namespaces failed: some may be missing.
+    may_lack_namespaces: bool,
     /// A request that lasts a second announces itself.
     sees_requests: bool,
     /// An orphan that leaves FIN_WAIT2 announces it.
@@ -158,6 +160,7 @@ impl Census {
 
     /// Makes the census cover exactly these namespaces: others are forgotten, new ones unwalked.
     pub(crate) fn cover(&mut self, found: &BTreeSet<u32>) {
+        self.may_lack_namespaces = false;
         let before = self.namespaces.len();
         let mut had_sockets = false;
         self.namespaces.retain(|netns, namespace| {
@@ -173,6 +176,11 @@ impl Census {
         for netns in found {
             self.namespaces.entry(*netns).or_default();
         }
+    }
+
+    /// A look for namespaces failed: until one succeeds, some may be missing. Whether that is news.
+    pub(crate) fn note_undiscovered(&mut self) -> bool {
+        !std::mem::replace(&mut self.may_lack_namespaces, true)
     }
 
     /// Applies a transition. One whose namespace is new makes that namespace known as unwalked.
@@ -512,7 +520,7 @@ impl Census {
 
     /// Whether the counts of any namespace may be wrong, as far as anything tells.
     pub(crate) fn is_in_doubt(&self) -> bool {
-        self.namespaces.values().any(Namespace::is_in_doubt)
+        self.may_lack_namespaces || self.namespaces.values().any(Namespace::is_in_doubt)
     }
 
     /// How far the counts of a namespace can be trusted; one that is not known is in doubt.

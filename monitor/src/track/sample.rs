@@ -132,7 +132,7 @@ pub(crate) struct Outlets {
     /// Open now.
     pub(crate) http_connections: u64,
     /// Ended by the daemon: too slow, no HTTP, no TLS.
-    pub(crate) http_dropped: [u64; 3],
+    pub(crate) http_dropped: [u64; 4],
     /// By [`Sink`].
     pub(crate) exported: [u64; 4],
     /// By [`Sink`].

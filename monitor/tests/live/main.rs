@@ -14,6 +14,7 @@
 
 mod answers;
 mod burst;
+mod clients;
 mod closes;
 mod crowds;
 mod degraded;

@@ -306,7 +306,7 @@ pub(super) fn http_connections(of: &Exposed<'_>, points: &mut Points) {
 }
 
 pub(super) fn http_dropped(of: &Exposed<'_>, points: &mut Points) {
-    let reasons = ["too_slow", "no_http", "no_tls"];
+    let reasons = ["too_slow", "no_http", "no_tls", "crowded"];
     for (reason, connections) in reasons.iter().zip(of.outlets.http_dropped) {
         put(points, [reason], connections);
     }

@@ -1,37 +1,43 @@
-//! Connections: so many at a time, each for as long as its client keeps up.
+//! Connections: at most [`CONNECTIONS`] at a time, each for as long as its client keeps up.
 
 use std::convert::Infallible;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::header::{CONNECTION, HeaderValue};
 use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 use super::admission::Admission;
 use super::pace::{Pace, Paced};
 use super::tls::Tls;
 use super::{events, routes, stopped};
+use crate::publish::places::{Place, Places};
 use crate::publish::shared::{Dropped, Shared};
 
-/// Connections at a time; further ones wait in the kernel's backlog.
+/// Connections at a time where the limit on descriptors allows as many.
 pub(super) const CONNECTIONS: usize = 256;
+/// With whatever limit on descriptors.
+const FEWEST: usize = 8;
+/// Descriptors for all else: the programs, the inventory, the control socket, what is pushed.
+const RESERVE: usize = 96;
+/// What has places of its own however many ask for other things.
+const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// With fewer places left than that, a connection ends with its answer: who keeps one without need
-/// must not keep others out.
-const SCARCE: usize = CONNECTIONS / 4;
 /// Between two requests on a connection.
 const IDLE: Duration = Duration::from_secs(30);
 /// Bytes of a request's line and headers; the least that hyper takes.
@@ -48,9 +54,67 @@ pub(super) struct Gate {
     pub(super) admission: Admission,
     pub(super) tls: Option<Tls>,
     pub(super) shared: Arc<Shared>,
-    pub(super) places: Arc<Semaphore>,
+    pub(super) places: Arc<Places<IpAddr, Kind>>,
     /// Turns true when the daemon ends.
     pub(super) stop: watch::Receiver<bool>,
+}
+
+/// What a connection is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The page, the API, or nothing yet.
+    Other,
+    /// One of [`PROBES`].
+    Probe,
+    /// Events, each second one that all streams share.
+    Stream,
+}
+
+impl Kind {
+    fn of(path: &str) -> Self {
+        if PROBES.contains(&path) {
+            Self::Probe
+        } else {
+            Self::Other
+        }
+    }
+
+    /// Places of this kind under the limit on descriptors that is in force.
+    fn most(self) -> usize {
+        let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+        let all = descriptors.saturating_sub(RESERVE);
+        let eighth = all.clamp(FEWEST, CONNECTIONS) / 8;
+        eighth
+            * match self {
+                Self::Other => 5,
+                Self::Probe => 2,
+                Self::Stream => 1,
+            }
+    }
+}
+
+/// A client's place, for the routes.
+#[derive(Clone, Debug)]
+pub(super) struct Client(Arc<Place<IpAddr, Kind>>);
+
+impl Client {
+    /// Whether there is a place for another event stream of this client; it is taken then.
+    pub(super) fn may_stream(&self) -> bool {
+        self.0.try_change_to(Kind::Stream, Kind::Stream.most())
+    }
+}
+
+/// Whose connections share places: a host's has many addresses of its own in IPv6, and on loopback.
+pub(super) fn client(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) if !address.is_loopback() => {
+            const NETWORK: u128 = !0 << 64;
+            IpAddr::V6((u128::from(address) & NETWORK).into())
+        }
+        address if address.is_loopback() => Ipv4Addr::LOCALHOST.into(),
+        address => address,
+    }
 }
 
 /// Counts a connection for as long as it is there.
@@ -70,34 +134,45 @@ impl Drop for Open<'_> {
 }
 
 impl Gate {
-    /// Accepts for ever. `is_loopback` tells whether only this host can reach the listener.
-    pub(super) async fn keep_accepting(self: Arc<Self>, listener: TcpListener, is_loopback: bool) {
-        while let Ok(place) = Arc::clone(&self.places).acquire_owned().await {
+    /// Accepts for ever.
+    pub(super) async fn keep_accepting(self: Arc<Self>, listener: TcpListener) {
+        loop {
             match listener.accept().await {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
+                    let (client, most) = (client(peer.ip()), Kind::Other.most());
+                    let place = self.places.enter(client, Kind::Other, most);
                     let gate = Arc::clone(&self);
                     drop(tokio::spawn(async move {
-                        let _place = place;
                         let _open = Open::new(&gate.shared.tallies.http_connections);
-                        gate.receive(stream, is_loopback).await;
+                        let client = Client(Arc::new(place));
+                        tokio::select! {
+                            () = gate.receive(stream, &client) => {}
+                            () = client.0.lost() => {
+                                gate.shared.tallies.note_http_dropped(Dropped::Crowded);
+                            }
+                        }
                     }));
                 }
                 Err(error) => {
                     tracing::debug!("cannot accept a connection: {error}");
-                    sleep(BACK_OFF).await;
+                    if !self.places.give_way(Kind::Other) {
+                        sleep(BACK_OFF).await;
+                    }
                 }
             }
+            // Who made room is closed, and who came is heard, before the next one comes.
+            yield_now().await;
         }
     }
 
-    async fn receive(&self, stream: TcpStream, is_loopback: bool) {
+    async fn receive(&self, stream: TcpStream, client: &Client) {
         // An answer is written in one go: there is nothing to wait for.
         let _ = stream.set_nodelay(true);
         let Some(tls) = &self.tls else {
-            return self.serve(stream, is_loopback).await;
+            return self.serve(stream, client).await;
         };
         match timeout(HANDSHAKE, tls.acceptor().accept(stream)).await {
-            Ok(Ok(stream)) => self.serve(stream, is_loopback).await,
+            Ok(Ok(stream)) => self.serve(stream, client).await,
             Ok(Err(error)) => {
                 // rustls' own verdict; all else is the client's end.
                 if error.kind() == io::ErrorKind::InvalidData {
@@ -109,15 +184,21 @@ impl Gate {
         }
     }
 
-    async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Unpin, is_loopback: bool) {
+    async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Unpin, client: &Client) {
         let pace = Arc::new(Pace::default());
-        let service = service_fn(async |request: Request<Incoming>| {
+        let service = service_fn(|request: Request<Incoming>| {
             pace.note_asked();
-            let response = self.answer(request, is_loopback).await;
-            if response.extensions().get::<events::Endless>().is_some() {
-                pace.note_stream();
+            client.0.set_busy(true);
+            async {
+                let response = self.answer(request, client).await;
+                if response.extensions().get::<events::Endless>().is_some() {
+                    pace.note_stream();
+                } else {
+                    pace.note_answered();
+                    client.0.set_busy(false);
+                }
+                Ok::<_, Infallible>(response)
             }
-            Ok::<_, Infallible>(response)
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -147,9 +228,12 @@ impl Gate {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>, is_loopback: bool) -> Response {
-        let mut response = match self.admission.check(&request, is_loopback) {
+    async fn answer(&self, mut request: Request<Incoming>, client: &Client) -> Response {
+        let mut response = match self.admission.check(&request) {
             Ok(()) => {
+                let kind = Kind::of(request.uri().path());
+                client.0.change_to(kind, kind.most());
+                request.extensions_mut().insert(client.clone());
                 let routes = TowerToHyperService::new(self.router.clone());
                 routes
                     .call(request)
@@ -159,10 +243,6 @@ impl Gate {
             Err(refusal) => routes::refused(&refusal),
         };
         routes::protect(response.headers_mut());
-        if self.places.available_permits() < SCARCE {
-            let headers = response.headers_mut();
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        }
         self.shared
             .tallies
             .note_http_answer(response.status().as_u16());

@@ -47,12 +47,7 @@ impl Admission {
         self.token.is_some()
     }
 
-    /// `is_loopback` tells whether only this host can reach the address that was asked.
-    pub(super) fn check<B: Body>(
-        &self,
-        request: &Request<B>,
-        is_loopback: bool,
-    ) -> Result<(), Refusal> {
+    pub(super) fn check<B: Body>(&self, request: &Request<B>) -> Result<(), Refusal> {
         let target = request.uri().path_and_query();
         if target.is_some_and(|target| target.as_str().len() > LONGEST_TARGET) {
             let why = "the address is longer than 1,024 bytes; no page here has such a one";
@@ -73,8 +68,7 @@ impl Admission {
                            bearer_token_file as \"Authorization: Bearer TOKEN\"";
                 refuse(StatusCode::UNAUTHORIZED, why)
             }
-            None if is_loopback => ensure_local_name(request),
-            None => Ok(()),
+            None => ensure_local_name(request),
         }
     }
 }
@@ -220,7 +214,7 @@ mod tests {
     }
 
     fn status(admission: &Admission, request: &Request<impl Body>) -> u16 {
-        let checked = admission.check(request, true);
+        let checked = admission.check(request);
         checked.map_or_else(|refusal| refusal.status.as_u16(), |()| 200)
     }
 
@@ -241,8 +235,6 @@ mod tests {
         let mut old = request("/metrics", &[]);
         *old.version_mut() = Version::HTTP_10;
         assert_eq!(status(&admission, &old), 200);
-        let foreign = request("/metrics", &[("host", "node7.example")]);
-        assert_eq!(admission.check(&foreign, false), Ok(()));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hyper::body::{Body, Bytes, Frame};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::sleep;
 
 use super::site::{Asked, Site};
@@ -30,7 +30,6 @@ pub(super) struct Endless;
 /// The body of an answer that ends with the daemon, or with the client.
 pub(super) struct Events {
     pieces: mpsc::Receiver<Bytes>,
-    _place: OwnedSemaphorePermit,
 }
 
 impl Body for Events {
@@ -46,9 +45,8 @@ impl Body for Events {
     }
 }
 
-/// A new stream; None where there are too many.
-pub(super) fn stream(site: Arc<Site>) -> Option<Events> {
-    let place = Arc::clone(&site.streams).try_acquire_owned().ok()?;
+/// A new stream.
+pub(super) fn stream(site: Arc<Site>) -> Events {
     let (sender, pieces) = mpsc::channel(AHEAD);
     let mut teller = Teller {
         samples: site.shared.samples(),
@@ -67,10 +65,7 @@ pub(super) fn stream(site: Arc<Site>) -> Option<Events> {
             tallies.note_exported(Sink::Events, findings);
         }
     }));
-    Some(Events {
-        pieces,
-        _place: place,
-    })
+    Events { pieces }
 }
 
 struct Teller {

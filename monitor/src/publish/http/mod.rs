@@ -16,18 +16,20 @@ mod tls;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::process::setpriority_process;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{Semaphore, watch};
-use tokio::time::timeout;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 
 use super::Http;
+use super::places::Places;
 use super::shared::Shared;
-use accept::{CONNECTIONS, Gate};
+use accept::Gate;
 use admission::Admission;
 pub(crate) use error::Error;
 use site::Site;
@@ -40,6 +42,7 @@ const PAGE: [&str; 5] = ["/", "/page.css", "/page.js", "/healthz", "/readyz"];
 const NICE: i32 = 5;
 /// For all connections to end with the daemon.
 const GRACE: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(5);
 
 /// The server at work; it ends when this is dropped, within a second.
 #[derive(Debug)]
@@ -86,7 +89,7 @@ impl Server {
             admission,
             tls,
             shared: Arc::clone(shared),
-            places: Arc::new(Semaphore::new(CONNECTIONS)),
+            places: Arc::new(Places::default()),
             stop: stopped,
         };
         let runtime = Builder::new_current_thread()
@@ -153,18 +156,15 @@ fn announce(address: SocketAddr, has_token: bool, has_tls: bool) {
 fn run(runtime: &Runtime, gate: Gate, listeners: Vec<(TcpListener, SocketAddr)>) {
     // Of this thread alone, on Linux. Nothing is lost where it is refused.
     let _ = setpriority_process(None, NICE);
-    let places = Arc::clone(&gate.places);
     let mut stop = gate.stop.clone();
     let gate = Arc::new(gate);
     runtime.block_on(async {
         let mut accepting = Vec::new();
         for (listener, address) in listeners {
             let gate = Arc::clone(&gate);
-            let is_loopback = address.ip().is_loopback();
             match tokio::net::TcpListener::from_std(listener) {
                 Ok(listener) => {
-                    let accepting_here = gate.keep_accepting(listener, is_loopback);
-                    accepting.push(tokio::spawn(accepting_here));
+                    accepting.push(tokio::spawn(gate.keep_accepting(listener)));
                 }
                 Err(error) => log_lost(address, &error),
             }
@@ -173,8 +173,13 @@ fn run(runtime: &Runtime, gate: Gate, listeners: Vec<(TcpListener, SocketAddr)>)
         for accepting in accepting {
             accepting.abort();
         }
-        let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
-        let _ = timeout(GRACE, places.acquire_many(all)).await;
+        let open = &gate.shared.tallies.http_connections;
+        let all_ended = async {
+            while open.load(Ordering::Relaxed) > 0 {
+                sleep(LOOK).await;
+            }
+        };
+        let _ = timeout(GRACE, all_ended).await;
     });
 }
 

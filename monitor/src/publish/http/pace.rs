@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -17,26 +17,38 @@ pub(super) const STALL: Duration = Duration::from_secs(10);
 /// For a whole answer, unless it is an endless one.
 const TAKING: Duration = Duration::from_secs(30);
 
-const NOTHING: u8 = 0;
-const ASKED: u8 = 1;
-const ASKED_FOR_STREAM: u8 = 2;
+const ASKING_NOW: u8 = 0;
+const ANSWERING: u8 = 1;
+const STREAMING: u8 = 2;
 
 /// What a connection's service and its [`Paced`] tell each other.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    request: AtomicU8,
+    /// A request has arrived since this was last looked at.
+    has_asked: AtomicBool,
+    phase: AtomicU8,
     was_slow: AtomicBool,
 }
 
 impl Pace {
     /// A request has arrived.
     pub(super) fn note_asked(&self) {
-        self.request.store(ASKED, Ordering::Relaxed);
+        self.has_asked.store(true, Ordering::Relaxed);
+        self.phase.store(ANSWERING, Ordering::Relaxed);
+    }
+
+    /// The answer to it is there to be written.
+    pub(super) fn note_answered(&self) {
+        self.phase.store(ASKING_NOW, Ordering::Relaxed);
     }
 
     /// The answer to it has no end.
     pub(super) fn note_stream(&self) {
-        self.request.store(ASKED_FOR_STREAM, Ordering::Relaxed);
+        self.phase.store(STREAMING, Ordering::Relaxed);
+    }
+
+    fn is_in(&self, phase: u8) -> bool {
+        self.phase.load(Ordering::Relaxed) == phase
     }
 
     /// Whether the connection was ended for its client's slowness. hyper does not always pass the
@@ -53,6 +65,10 @@ pub(super) struct Paced<S> {
     asking: Deadline,
     stall: Deadline,
     taking: Deadline,
+    /// Something is written that is not flushed.
+    is_writing: bool,
+    /// Wakes who has read all that the client sends while there is an answer to write.
+    at_end: Option<Waker>,
 }
 
 impl<S> Paced<S> {
@@ -65,21 +81,19 @@ impl<S> Paced<S> {
             asking,
             stall: Deadline::default(),
             taking: Deadline::default(),
+            is_writing: false,
+            at_end: None,
         }
     }
 
     fn heed_pace(&mut self) {
-        match self.pace.request.swap(NOTHING, Ordering::Relaxed) {
-            ASKED => {
-                self.asking.end();
-                self.taking.end();
-                self.taking.start(TAKING);
-            }
-            ASKED_FOR_STREAM => {
-                self.asking.end();
-                self.taking.end();
-            }
-            _ => {}
+        if self.pace.has_asked.swap(false, Ordering::Relaxed) {
+            self.asking.end();
+            self.taking.end();
+            self.taking.start(TAKING);
+        }
+        if self.pace.is_in(STREAMING) {
+            self.taking.end();
         }
     }
 
@@ -121,6 +135,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
         if read.is_pending() && self.asking.is_over(cx) {
             return Poll::Ready(Err(self.too_slow()));
         }
+        let is_end = matches!(read, Poll::Ready(Ok(()))) && buffer.filled().len() == before;
+        if is_end && (self.is_writing || self.pace.is_in(ANSWERING)) {
+            // Who has sent all it wants to ask still reads; hyper would take it for gone.
+            self.at_end = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
         read
     }
 }
@@ -131,6 +151,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.is_writing = true;
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.judge(cx, written)
     }
@@ -140,6 +161,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.is_writing = true;
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
         self.judge(cx, written)
     }
@@ -150,6 +172,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if flushed.is_ready() {
+            self.is_writing = false;
+            if let Some(reader) = self.at_end.take() {
+                reader.wake();
+            }
+        }
         self.judge(cx, flushed)
     }
 

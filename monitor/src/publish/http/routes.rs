@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::header::{
     ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY,
     RETRY_AFTER, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get};
 
+use super::accept::Client;
 use super::admission::Refusal;
 use super::site::{Asked, Site};
 use super::{events, health, monotonic};
@@ -120,19 +121,29 @@ async fn readyz(State(site): State<Arc<Site>>) -> Response {
     }
 }
 
-async fn stream(State(site): State<Arc<Site>>) -> Response {
+async fn stream(
+    State(site): State<Arc<Site>>,
+    Extension(client): Extension<Client>,
+    method: Method,
+) -> Response {
     if site.shared.latest().is_none() {
         return not_ready();
     }
-    match events::stream(site) {
-        Some(events) => {
-            let body = Body::new(events);
-            let mut response = respond(StatusCode::OK, "text/event-stream", "no-store", body);
-            response.extensions_mut().insert(events::Endless);
-            response
-        }
-        None => later("all 32 event streams are taken; ask again, or ask for /api/v1/status"),
+    if method == Method::HEAD {
+        return respond(
+            StatusCode::OK,
+            "text/event-stream",
+            "no-store",
+            Body::empty(),
+        );
     }
+    if !client.may_stream() {
+        return later("all places for event streams are taken; ask for /api/v1/status, or again");
+    }
+    let body = Body::new(events::stream(site));
+    let mut response = respond(StatusCode::OK, "text/event-stream", "no-store", body);
+    response.extensions_mut().insert(events::Endless);
+    response
 }
 
 async fn no_such_path() -> Response {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use hyper::body::Bytes;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::events;
 use crate::output::json::api;
@@ -14,16 +14,11 @@ use crate::publish::history::STEP;
 use crate::publish::shared::Shared;
 use crate::track::Sample;
 
-/// Event streams at a time; each costs a write a second, of an event that they share.
-const STREAMS: usize = 32;
-
 pub(super) struct Site {
     pub(super) shared: Arc<Shared>,
     /// Name of the node.
     host: String,
     answers: Mutex<Answers>,
-    /// Places for event streams.
-    pub(super) streams: Arc<Semaphore>,
     /// Turns true when the daemon ends.
     pub(super) stop: watch::Receiver<bool>,
 }
@@ -55,7 +50,6 @@ impl Site {
             shared,
             host: uname.nodename().to_string_lossy().into_owned(),
             answers: Mutex::default(),
-            streams: Arc::new(Semaphore::new(STREAMS)),
             stop,
         }
     }

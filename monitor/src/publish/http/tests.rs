@@ -185,7 +185,7 @@ fn slow_askers_are_dropped() {
     }
     let took = start.elapsed();
     assert!((4..27).contains(&took.as_secs()), "{took:?}");
-    running.wait_until(|outlets| outlets.http_dropped == [21, 0, 0]);
+    running.wait_until(|outlets| outlets.http_dropped == [21, 0, 0, 0]);
     running.wait_until(|outlets| outlets.http_connections == 1);
     thread::sleep(Duration::from_secs(2));
     idle.write_all(request.as_bytes()).unwrap();
@@ -211,55 +211,80 @@ fn who_does_not_read_is_dropped() {
 }
 
 #[test]
-fn the_crowd_waits_its_turn() {
+fn a_crowd_of_idle_clients_makes_room() {
     let running = Running::with_sample();
-    // All places are taken by those who have nothing to say.
-    let silent: Vec<TcpStream> = (0..super::CONNECTIONS).map(|_| running.connect()).collect();
-    running.wait_until(|outlets| outlets.http_connections == super::CONNECTIONS as u64);
-    let mut waiting = running.connect();
-    waiting
-        .write_all(local("GET", "/readyz", "").as_bytes())
-        .unwrap();
-    waiting
-        .set_read_timeout(Some(Duration::from_millis(300)))
-        .unwrap();
-    assert!(waiting.read(&mut [0; 1]).is_err(), "there was a place left");
-    drop(silent);
-    waiting
-        .set_read_timeout(Some(Duration::from_secs(15)))
-        .unwrap();
-    let mut answer = String::new();
-    waiting.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let request = local("GET", "/metrics", "").replace("Connection: close\r\n", "");
+    let mut scraper = running.connect();
+    let scrape = |scraper: &mut TcpStream| {
+        scraper.write_all(request.as_bytes()).unwrap();
+        assert!(scraper.read(&mut [0; 8 << 10]).unwrap() > 100);
+    };
+    scrape(&mut scraper);
+    let events = running.events();
+    // Some say nothing, some do not end what they say.
+    let crowd = (0..1_000).map(|number| {
+        let mut client = running.connect();
+        if number % 2 == 0 {
+            client.write_all(b"GET / HT").unwrap();
+        }
+        client
+    });
+    let crowd: Vec<TcpStream> = crowd.collect();
+    running.wait_until(|outlets| outlets.http_dropped[3] >= 1_000 - 256);
+    assert!(running.outlets().http_connections <= 256);
+    let start = Instant::now();
+    for path in ["/metrics", "/healthz", "/readyz", "/", "/api/v1/status"] {
+        assert!([200, 503].contains(&running.get(path).status), "{path}");
+    }
+    assert!(start.elapsed() < Duration::from_secs(2));
+    // Who keeps a connection for the metrics has it still, and so has who gets events.
+    scrape(&mut scraper);
+    running.shared.publish(sample());
+    let mut events = events;
+    assert!(events.read(&mut [0; 64]).unwrap() > 0);
+    drop(crowd);
 }
 
 #[test]
-fn who_keeps_a_connection_makes_room_when_places_are_scarce() {
-    let running = Running::with_sample();
-    let request = local("GET", "/readyz", "").replace("Connection: close\r\n", "");
-    let ask = |client: &mut TcpStream| {
-        client.write_all(request.as_bytes()).unwrap();
-        let mut answer = [0; 4096];
-        let bytes = client.read(&mut answer).unwrap();
-        String::from_utf8_lossy(&answer[..bytes]).to_lowercase()
-    };
-    let mut kept = running.connect();
-    assert!(!ask(&mut kept).contains("connection: close"));
-    let _silent: Vec<TcpStream> = (0..192).map(|_| running.connect()).collect();
-    running.wait_until(|outlets| outlets.http_connections == 193);
-    assert!(ask(&mut kept).contains("connection: close"));
-    assert_eq!(kept.read(&mut [0; 1]).unwrap(), 0, "it is kept");
+fn places_are_a_networks() {
+    let places = |address: &str| super::accept::client(address.parse().unwrap()).to_string();
+    assert_eq!(places("10.1.2.3"), "10.1.2.3");
+    assert_eq!(places("::ffff:10.1.2.3"), "10.1.2.3");
+    assert_eq!(places("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+    for own in ["127.0.0.1", "127.9.8.7", "::1", "::ffff:127.0.0.2"] {
+        assert_eq!(places(own), "127.0.0.1", "{own}");
+    }
 }
 
+/// The end of what it sends comes while its answer is not written yet: newer figures are waited for.
 #[test]
 fn a_half_closed_client_gets_its_answer() {
     let running = Running::with_sample();
-    let mut client = running.connect();
-    client.write_all(b"GET /readyz HTTP/1.0\r\n\r\n").unwrap();
-    client.shutdown(Shutdown::Write).unwrap();
-    let mut answer = String::new();
-    client.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
+    thread::sleep(Duration::from_millis(200));
+    for path in ["/readyz", "/metrics", "/api/v1/status", "/page.js"].repeat(2) {
+        let mut client = running.connect();
+        let request = local("GET", path, "").replace("Connection: close\r\n", "");
+        client.write_all(request.as_bytes()).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let length = format!("content-length: {}", body.len());
+        assert!(head.contains(&length), "{head}");
+    }
+    running.wait_until(|outlets| outlets.http_connections == 0);
+}
+
+#[test]
+fn who_wants_events_and_has_gone_is_noticed_at_once() {
+    let running = Running::with_sample();
+    let events = running.events();
+    assert_eq!(running.outlets().http_connections, 1);
+    drop(events);
+    let start = Instant::now();
+    running.wait_until(|outlets| outlets.http_connections == 0);
+    assert!(start.elapsed() < Duration::from_secs(5));
 }
 
 #[test]
@@ -284,6 +309,6 @@ fn the_end_waits_for_nobody() {
         rest.ends_with("0\r\n\r\n"),
         "the stream was cut off: {rest}"
     );
-    assert_eq!(shared.tallies.outlets().http_dropped, [0, 0, 0]);
+    assert_eq!(shared.tallies.outlets().http_dropped, [0; 4]);
     drop(clients);
 }

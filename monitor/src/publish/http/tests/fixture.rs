@@ -61,6 +61,15 @@ impl Running {
         client
     }
 
+    /// An event stream, of which something has come.
+    pub(super) fn events(&self) -> TcpStream {
+        let mut client = self.connect();
+        let request = local("GET", "/api/v1/events", "");
+        client.write_all(request.as_bytes()).unwrap();
+        assert!(client.read(&mut [0; 8 << 10]).unwrap() > 0);
+        client
+    }
+
     /// Sends a request as it is; its answer, up to the end of the connection.
     pub(super) fn ask(&self, request: &str) -> Answer {
         let mut client = self.connect();
