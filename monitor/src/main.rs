@@ -1,6 +1,7 @@
 //! tcplinger: counts the sockets of every TCP state on this host and shows their transitions.
 
 mod cli;
+mod clock;
 mod command;
 mod config;
 mod daemon;

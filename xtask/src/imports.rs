@@ -16,9 +16,10 @@ const MAIN: &str = "main";
 const PURE: &str = "tcp";
 
 /// Each room, and the rooms it may mention besides itself.
-const ROOMS: [(&str, &[&str]); 13] = [
+const ROOMS: [(&str, &[&str]); 14] = [
     (MAIN, &["cli", "config", "command", "output"]),
     ("cli", &["tcp"]),
+    ("clock", &[]),
     (
         "config",
         &["cli", "daemon", "probe", "publish", "tcp", "track"],
@@ -27,6 +28,7 @@ const ROOMS: [(&str, &[&str]); 13] = [
         "command",
         &[
             "cli",
+            "clock",
             "config",
             "daemon",
             "inventory",
@@ -42,6 +44,7 @@ const ROOMS: [(&str, &[&str]); 13] = [
     (
         "daemon",
         &[
+            "clock",
             "inventory",
             "output",
             "probe",
@@ -51,12 +54,12 @@ const ROOMS: [(&str, &[&str]); 13] = [
             "track",
         ],
     ),
-    ("publish", &["output", "tcp", "track"]),
+    ("publish", &["clock", "output", "tcp", "track"]),
     ("survey", &["inventory", "probe", "tcp", "track"]),
     ("tui", &["tcp", "track"]),
     ("output", &["tcp", "track"]),
     ("probe", &["tcp"]),
-    ("inventory", &["tcp"]),
+    ("inventory", &["clock", "tcp"]),
     ("track", &["tcp"]),
     (PURE, &[]),
 ];

@@ -10,8 +10,9 @@ use super::{STDOUT, clock, logging, netns, runtime, stdout_style, stop_signal};
 use tokio::time::timeout;
 
 use crate::cli::{Color, EventsArgs, Format};
+use crate::clock::{Suspensions, monotonic, nanoseconds};
 use crate::config;
-use crate::daemon::{Wakeups, monotonic, nanoseconds};
+use crate::daemon::Wakeups;
 use crate::output::Clock;
 use crate::output::json::EventLines;
 use crate::output::text::EventTable;
@@ -51,6 +52,7 @@ pub(super) fn run(args: EventsArgs, color: Color) -> Result<ExitCode> {
         filter,
         left: args.count,
         sockets: Sockets::default(),
+        suspensions: Suspensions::new(),
         newest_ns: 0,
         lines: match args.format {
             Format::Json => Lines::Json(EventLines::default()),
@@ -84,6 +86,7 @@ struct Printer {
     left: Option<u64>,
     /// What their last transitions were.
     sockets: Sockets,
+    suspensions: Suspensions,
     /// Time of the newest transition taken.
     newest_ns: u64,
     lines: Lines,
@@ -120,6 +123,9 @@ impl Printer {
     /// Prints what waits in the ring, a batch at most; true when there may be more.
     fn print_waiting(&mut self) -> Result<bool> {
         self.note_losses()?;
+        if self.suspensions.is_news() {
+            self.sockets.note_suspension();
+        }
         let clock = clock();
         let Self {
             probe,

@@ -18,11 +18,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use rustix::time::{ClockId, clock_gettime};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{Cli, Color, Verb};
-use crate::daemon::monotonic;
+use crate::clock::realtime_minus_monotonic_ns;
 use crate::output::{Clock, Style};
 use crate::probe::{self, Kind};
 use crate::{config, inventory};
@@ -81,10 +80,8 @@ pub(crate) fn is_closed_stdout(error: &anyhow::Error) -> bool {
 
 /// From the events' clock to the wall's, as the two stand now.
 fn clock() -> Clock {
-    let wall = Duration::try_from(clock_gettime(ClockId::Realtime)).unwrap_or_default();
-    let nanos = wall.saturating_sub(monotonic()).as_nanos();
     Clock {
-        realtime_minus_monotonic_ns: i64::try_from(nanos).unwrap_or(i64::MAX),
+        realtime_minus_monotonic_ns: realtime_minus_monotonic_ns(),
     }
 }
 

@@ -10,9 +10,9 @@ use serde::de::DeserializeOwned;
 
 use super::netns;
 use crate::cli::{Netns, SourceArgs, SourceChoice};
+use crate::clock::{monotonic, nanoseconds};
 use crate::config::{self, File};
 use crate::daemon::control::{self, Error, Question};
-use crate::daemon::{monotonic, nanoseconds};
 use crate::inventory::{Namespace, StateSet, Survey, Worker, wait};
 use crate::output::json;
 use crate::survey::{self, Eyes, Look, Scene};

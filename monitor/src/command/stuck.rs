@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use super::source::Source;
 use super::{FAILURE, STDOUT, clock, logging, netns, runtime, stdout_style, stop_signal};
 use crate::cli::{Color, Format, SeverityChoice, StuckArgs, StuckOrder};
-use crate::daemon::{monotonic, nanoseconds};
+use crate::clock::{monotonic, nanoseconds};
 use crate::inventory::{Worker, wait};
 use crate::output::{explain, json, text};
 use crate::track::stuck::{Change, Finding, Matcher, Notice, Report, Severity};

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Notify;
 
 use super::wakeups::Wakeups;
+use crate::clock::{Suspensions, monotonic, nanoseconds};
 use crate::output::Escaped;
 use crate::probe::{Probe, Totals};
 use crate::publish::Publisher;
@@ -45,6 +45,7 @@ pub(super) struct Live {
     seen: Cell<u64>,
     /// The ring was found to have had records in it.
     moved: Rc<Notify>,
+    suspensions: Suspensions,
 }
 
 impl Live {
@@ -64,6 +65,7 @@ impl Live {
             newest_ns: 0,
             seen: Cell::default(),
             moved: Rc::default(),
+            suspensions: Suspensions::new(),
         }
     }
 
@@ -96,6 +98,9 @@ impl Live {
 
     /// Applies at most a batch; true when more may be waiting.
     fn drain(&mut self) -> bool {
+        if self.suspensions.is_news() {
+            self.census.note_suspension();
+        }
         let Self {
             probe,
             census,
@@ -251,14 +256,4 @@ fn log_transition(transition: &Transition) {
         comm = owner.as_deref().map(|comm| tracing::field::display(Escaped(comm))),
         "transition"
     );
-}
-
-/// A time of [`monotonic`] as the events have it; stays at the largest after 584 years.
-pub(crate) fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// `CLOCK_MONOTONIC`: the clock of the events.
-pub(crate) fn monotonic() -> Duration {
-    Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default()
 }

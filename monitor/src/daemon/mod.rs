@@ -21,7 +21,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tokio::sync::mpsc;
 
-pub(crate) use live::{monotonic, nanoseconds};
 pub(crate) use memory::keep_small;
 pub(crate) use wakeups::Wakeups;
 pub(crate) use walks::{seen, summarize};

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::live::monotonic;
 use super::memory;
+use crate::clock::monotonic;
 use crate::inventory::{Meter, Namespace, StateSet, Survey, Worker, wait};
 use crate::survey::{Eyes, Wanted, id_of, owner_name};
 use crate::tcp::{Counts, Evidence, Holder};

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Settings;
 use super::control::{Asker, Question as Asked, Reply as Answer};
-use super::live::{Live, monotonic, nanoseconds};
+use super::live::Live;
 use super::owners::OwnerWatch;
 use super::queue::{Queue, Waiting};
 use super::roster::Roster;
@@ -21,6 +21,7 @@ use super::sampler::Sampler;
 use super::wakeups::Ticker;
 use super::walks::{Walker, seen, summarize};
 use super::watch::{Wanted, Watch};
+use crate::clock::{monotonic, nanoseconds};
 use crate::inventory::{Error, Namespace, Worker};
 use crate::output::json;
 use crate::publish::Publisher;

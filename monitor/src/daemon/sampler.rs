@@ -6,14 +6,13 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
 use tokio::time::sleep;
 
 use super::live::Live;
-use super::monotonic;
 use super::owners::OwnerWatch;
 use super::reconcile::SAMPLE_EVERY;
 use super::watch::Watch;
+use crate::clock::{monotonic, realtime_minus_monotonic_ns};
 use crate::inventory::own;
 use crate::publish::Publisher;
 use crate::tcp::Family;
@@ -119,14 +118,4 @@ impl Sampler {
             untracked: live.untracked(),
         }
     }
-}
-
-/// At the largest or the smallest 292 years from 1970, where a clock is set so.
-fn realtime_minus_monotonic_ns() -> i64 {
-    let nanoseconds = |clock| {
-        let now = clock_gettime(clock);
-        i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec)
-    };
-    let offset = nanoseconds(ClockId::Realtime) - nanoseconds(ClockId::Monotonic);
-    i64::try_from(offset).unwrap_or(if offset < 0 { i64::MIN } else { i64::MAX })
 }

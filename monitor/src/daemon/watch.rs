@@ -17,8 +17,9 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::Settings;
-use super::live::{Live, monotonic, nanoseconds};
+use super::live::Live;
 use super::walks::Walker;
+use crate::clock::{monotonic, nanoseconds};
 use crate::inventory::Namespace;
 use crate::publish::Publisher;
 use crate::survey::Eyes;

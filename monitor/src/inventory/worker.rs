@@ -14,6 +14,7 @@ use super::wire::Extensions;
 use super::{
     Answer, Dump, Error, Figures, Query, Row, StateSet, Wanted, exact, limits, proc_net, sock_diag,
 };
+use crate::clock::{monotonic, nanoseconds};
 use crate::tcp::{Evidence, Limits};
 
 /// The sockets of one namespace.
@@ -320,8 +321,7 @@ impl Meter {
 }
 
 pub(super) fn monotonic_ns() -> u64 {
-    let now = Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default();
-    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+    nanoseconds(monotonic())
 }
 
 fn thread_cpu_time() -> Duration {

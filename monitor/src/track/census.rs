@@ -588,6 +588,14 @@ impl Census {
         (known.state == socket.state).then_some((known.since_ns, known.is_lower_bound()))
     }
 
+    /// The system was suspended: see [`Sockets::note_suspension`].
+    pub(crate) fn note_suspension(&mut self) {
+        self.sockets.note_suspension();
+        for namespace in self.namespaces.values_mut() {
+            namespace.minisockets.note_suspension();
+        }
+    }
+
     /// Gives back the room that a storm took.
     pub(crate) fn shrink(&mut self) {
         self.sockets.shrink();

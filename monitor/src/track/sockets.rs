@@ -289,6 +289,14 @@ impl Sockets {
         self.table.retain(|_, socket| keep(socket));
     }
 
+    /// The system was suspended, and its clock stood still: what is in its state since before that is
+    /// so for longer than the clock says.
+    pub(crate) fn note_suspension(&mut self) {
+        for socket in self.table.values_mut() {
+            socket.flags |= LOWER_BOUND;
+        }
+    }
+
     /// Forgets every socket: after losses, those whose end was missed would stay for ever.
     pub(crate) fn forget_all(&mut self) {
         self.table.clear();

@@ -15,6 +15,7 @@
 mod answers;
 mod burst;
 mod clients;
+mod clocks;
 mod closes;
 mod crowds;
 mod degraded;

@@ -8,10 +8,11 @@ use anyhow::{Context as _, Result};
 use serde::{Serialize, Serializer};
 use tokio::task::spawn_blocking;
 
-use super::super::live::{Live, monotonic, nanoseconds};
+use super::super::live::Live;
 use super::super::memory;
 use super::super::walks::{Walker, reply};
 use super::{Pays, Watch, services};
+use crate::clock::{monotonic, nanoseconds};
 use crate::inventory::{Answer, Asked, Error, Meter, Namespace, Survey};
 use crate::survey::{self, Look, Scene};
 use crate::tcp::{Evidence, State};

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::super::live::{monotonic, nanoseconds};
 use super::super::walks::Walker;
 use super::{Pays, Watch};
+use crate::clock::{monotonic, nanoseconds};
 use crate::inventory::{Error, Namespace, StateSet};
 use crate::tcp::{Limits, State};
 use crate::track::phrase::real;

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use super::super::live::nanoseconds;
 use super::services;
+use crate::clock::nanoseconds;
 use crate::tcp::{Limits, State};
 use crate::track::stuck::{Rules, levels};
 use crate::track::{Service, Sockets};

@@ -21,7 +21,6 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::process::setpriority_process;
-use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -191,12 +190,6 @@ fn log_lost(address: SocketAddr, error: &io::Error) {
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     // Fails where the other end is gone, which says the same.
     let _ = stop.wait_for(|is_over| *is_over).await;
-}
-
-/// `CLOCK_MONOTONIC`, as the samples have it.
-fn monotonic() -> Duration {
-    let now = clock_gettime(ClockId::Monotonic);
-    Duration::try_from(now).unwrap_or_default()
 }
 
 #[cfg(test)]

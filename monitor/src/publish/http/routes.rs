@@ -16,7 +16,8 @@ use axum::routing::{MethodRouter, get};
 use super::accept::Client;
 use super::admission::Refusal;
 use super::site::{Asked, Site};
-use super::{events, health, monotonic};
+use super::{events, health};
+use crate::clock::monotonic;
 use crate::output::json::api;
 use crate::output::metrics::Form;
 

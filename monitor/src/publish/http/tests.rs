@@ -31,12 +31,12 @@ fn before_the_first_sample_nothing_is_made_up() {
 #[test]
 fn healthy_is_who_drains() {
     let running = Running::new();
-    running.shared.note_drained(super::monotonic());
+    running.shared.note_drained(crate::clock::monotonic());
     assert_eq!(running.get("/healthz").body, "ok\n");
     assert_eq!(running.get("/readyz").status, 503);
     running.shared.publish(sample());
     assert_eq!(running.get("/readyz").body, "ok\n");
-    let long_ago = super::monotonic()
+    let long_ago = crate::clock::monotonic()
         .checked_sub(Duration::from_secs(7))
         .unwrap();
     running.shared.note_drained(long_ago);

@@ -139,6 +139,13 @@ impl Minisockets {
         (orphan.cookie == cookie).then_some((orphan.since_ns, orphan.is_lower_bound))
     }
 
+    /// The system was suspended, and its clock stood still.
+    pub(super) fn note_suspension(&mut self) {
+        for orphan in self.orphans.values_mut() {
+            orphan.is_lower_bound = true;
+        }
+    }
+
     /// A full socket became a minisocket in TIME_WAIT.
     pub(super) fn add_time_wait(&mut self, family: Family, at_ns: u64) {
         let second = at_ns / 1_000_000_000;

@@ -920,3 +920,32 @@ fn a_new_namespace_whose_figures_agree_needs_no_walk() {
     census.check(NETNS, &figures(1, 0, 0));
     assert!(!census.is_in_doubt());
 }
+
+/// The clock stood still meanwhile: a time across it is at least what the clock says.
+#[test]
+fn no_time_across_a_suspension_is_exact() {
+    let mut census = known(&[]);
+    let one = seen(1, Family::Ipv4, State::CloseWait);
+    let at = |ktime_ns, from, to| Transition {
+        ktime_ns,
+        ..transition(&one, from, to, true)
+    };
+    let time = |applied: Applied| applied.after().map(|time| time.as_nanos());
+    let _: Applied = census.apply(&at(10, State::SynRecv, State::Established));
+    let exact = census.apply(&at(30, State::Established, State::CloseWait));
+    assert_eq!(time(exact), Some(20));
+    census.note_suspension();
+    let evidence = Evidence {
+        netns: NETNS,
+        cookie: 1,
+        state: State::CloseWait,
+        ..crate::track::stuck::fixture::evidence(State::CloseWait)
+    };
+    assert_eq!(census.since(&evidence), Some((30, true)));
+    let across = census.apply(&at(50, State::CloseWait, State::LastAck));
+    assert_eq!(time(across), None);
+    assert_eq!(
+        time(census.apply(&at(60, State::LastAck, State::Close))),
+        Some(10)
+    );
+}

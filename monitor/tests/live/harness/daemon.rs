@@ -23,6 +23,20 @@ pub(crate) fn tcplinger(arguments: &str) -> Command {
     command
 }
 
+/// The same, through a command that ends in an exec of what follows it.
+pub(crate) fn tcplinger_through(wrapper: &[&str], arguments: &str) -> Command {
+    let Some((program, rest)) = wrapper.split_first() else {
+        return tcplinger(arguments);
+    };
+    let mut command = Command::new(program);
+    command
+        .args(rest)
+        .arg(PROGRAM)
+        .args(arguments.split_whitespace())
+        .stdin(Stdio::null());
+    command
+}
+
 /// A directory of its own, removed on drop.
 pub(crate) struct Scratch(PathBuf);
 

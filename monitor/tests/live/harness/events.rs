@@ -8,7 +8,7 @@ use std::thread;
 
 use serde_json::Value;
 
-use super::daemon::tcplinger;
+use super::daemon::tcplinger_through;
 use super::netns::Netns;
 use super::{PATIENCE, eventually};
 
@@ -21,8 +21,13 @@ pub(crate) struct EventStream {
 impl EventStream {
     /// With more arguments to `events`; returns when the stream is known to flow.
     pub(crate) fn of(netns: &Netns, arguments: &str) -> Self {
-        let netns_inode = netns.inode();
-        let mut child = tcplinger(&format!("events --netns {netns_inode} {arguments}"))
+        Self::through(&[], netns, arguments)
+    }
+
+    /// The same, through a command that ends in an exec of what follows it.
+    pub(crate) fn through(wrapper: &[&str], netns: &Netns, arguments: &str) -> Self {
+        let arguments = format!("events --netns {} {arguments}", netns.inode());
+        let mut child = tcplinger_through(wrapper, &arguments)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

@@ -20,7 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub(crate) use browser::Browser;
-pub(crate) use daemon::{Daemon, Scratch, tcplinger};
+pub(crate) use daemon::{Daemon, Scratch, tcplinger, tcplinger_through};
 pub(crate) use events::EventStream;
 pub(crate) use every_state::EveryState;
 pub(crate) use findings::{List, Moment, Notices, owners, stuck_by_kernel};

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::super::admission::Admission;
-use super::super::{Server, listen, monotonic};
+use super::super::{Server, listen};
+use crate::clock::monotonic;
 use crate::publish::shared::Shared;
 use crate::tcp::{Counts, State};
 use crate::track::stuck::{Change, Finding, Notice, Severity};
