@@ -18,8 +18,9 @@ use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, FExitContext};
 use aya_log_ebpf::trace;
 use monitor_ebpf::{BOUND_TO_DEVICE, FROM_SOCKET, LongRecord, MINISOCKET, REQUEST, Record};
 
+use crate::rings::{reserve, submit};
 use crate::settings::{AF_INET, AF_INET6, load, setting};
-use crate::transitions::{COUNTERS, TRANSITIONS, wakeup, write_states};
+use crate::transitions::{COUNTERS, write_states};
 
 // `include/net/tcp_states.h`, Linux 6.18; unchanged since 4.4.
 const FIN_WAIT2: u8 = 5;
@@ -175,19 +176,26 @@ unsafe fn write<C: EbpfContext>(ctx: &C, common: &impl Common, (from, to): (u8, 
     unsafe {
         let family: u16 = common.read(setting!(skc_family));
         if family == AF_INET {
-            if let Some(mut slot) = TRANSITIONS.reserve::<Record>(0) {
-                write_common(slot.as_mut_ptr(), common, family, (from, to), flag);
-                slot.submit(wakeup());
+            if let Some((mut slot, now)) = reserve::<Record>() {
+                write_common(slot.as_mut_ptr(), now, common, family, (from, to), flag);
+                submit(slot);
                 return;
             }
         } else if family != AF_INET6 {
             return;
-        } else if let Some(mut slot) = TRANSITIONS.reserve::<LongRecord>(0) {
+        } else if let Some((mut slot, now)) = reserve::<LongRecord>() {
             let long = slot.as_mut_ptr();
-            write_common(&raw mut (*long).record, common, family, (from, to), flag);
+            write_common(
+                &raw mut (*long).record,
+                now,
+                common,
+                family,
+                (from, to),
+                flag,
+            );
             (*long).local = common.read(setting!(skc_v6_rcv_saddr));
             (*long).remote = common.read(setting!(skc_v6_daddr));
-            slot.submit(wakeup());
+            submit(slot);
             return;
         }
         if let Some(counters) = COUNTERS.get_ptr_mut(COUNTER_SET) {
@@ -201,6 +209,7 @@ unsafe fn write<C: EbpfContext>(ctx: &C, common: &impl Common, (from, to): (u8, 
 #[inline(always)]
 unsafe fn write_common(
     record: *mut Record,
+    now: u64,
     common: &impl Common,
     family: u16,
     (from, to): (u8, u8),
@@ -208,7 +217,7 @@ unsafe fn write_common(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        write_states(record, family, from.into(), to.into());
+        write_states(record, now, family, from.into(), to.into());
         (*record).cookie = common.read(setting!(skc_cookie));
         (*record).cgroup_id = 0;
         (*record).netns = common.netns();

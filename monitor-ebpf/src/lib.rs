@@ -91,6 +91,9 @@ pub struct LongRecord {
     pub reserved: u32,
 }
 
+/// Ring buffers at most.
+pub const RINGS: u32 = 4;
+
 /// One descriptor of a TCP or MPTCP socket, as the iterator writes it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +115,19 @@ pub struct HolderRecord {
 /// takes what interrupts it, one for those that tell what is no transition.
 pub const COUNTER_SETS: u32 = 3;
 
+/// Namespaces that one CPU remembers. A power of two: the program masks an index.
+pub const NAMESPACES: usize = 8;
+
+/// A network namespace.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Namespace {
+    /// `net_cookie`, which no other namespace ever has; 0 for none.
+    pub cookie: u64,
+    /// Its inode number.
+    pub inum: u64,
+}
+
 /// Counters of one CPU; userspace adds the CPUs and the sets up. They count every transition, whether or not
 /// the ring had room for its record.
 #[repr(C)]
@@ -125,6 +141,8 @@ pub struct Counters {
     pub ignored: u64,
     /// Transitions that interrupted the first program, and that the second one took.
     pub nested: u64,
+    /// Namespaces that this CPU met last, by the lowest bits of their cookies.
+    pub namespaces: [Namespace; NAMESPACES],
     /// Of what the first program took, until the second is called for it; in the first set only.
     pub marks: Marks,
 }
@@ -167,6 +185,8 @@ pub struct Settings {
     pub skc_net: u32,
     /// `struct net`: `ns.inum`.
     pub net_inum: u32,
+    /// `struct net`: `net_cookie` (5.12+).
+    pub net_cookie: u32,
     /// `struct sock`: `sk_cgrp_data.cgroup`.
     pub sk_cgroup: u32,
     /// `struct cgroup`: `kn`.
@@ -221,6 +241,9 @@ pub struct Settings {
     pub task_comm: u32,
     /// 1 where `bpf_get_current_task_btf` may be called (5.11+), else 0.
     pub has_task: u32,
+    /// Rings in use less one: which of them a CPU writes into is its number masked by this. Rings are a
+    /// power of two, at most [`RINGS`].
+    pub ring_mask: u32,
 }
 
 impl Settings {
@@ -241,6 +264,7 @@ impl Settings {
         sock_dead_bit: 0,
         skc_net: ABSENT,
         net_inum: ABSENT,
+        net_cookie: ABSENT,
         sk_cgroup: ABSENT,
         cgroup_kn: ABSENT,
         kn_id: ABSENT,
@@ -267,6 +291,7 @@ impl Settings {
         tw_timer: ABSENT,
         task_comm: ABSENT,
         has_task: 0,
+        ring_mask: 0,
     };
 }
 
@@ -280,8 +305,11 @@ const _: () = {
     assert!(core::mem::offset_of!(LongRecord, local) == 64);
     assert!(core::mem::offset_of!(LongRecord, pid) == 96);
     assert!(size_of::<Marks>() == 8 * (2 * marks::MARKS + 1));
-    assert!(size_of::<Counters>() == 8 * (STATE_SLOTS * STATE_SLOTS + 3) + size_of::<Marks>());
-    assert!(size_of::<Settings>() == 41 * 4);
+    assert!(
+        size_of::<Counters>()
+            == 8 * (STATE_SLOTS * STATE_SLOTS + 3 + 2 * NAMESPACES) + size_of::<Marks>()
+    );
+    assert!(size_of::<Settings>() == 43 * 4);
     assert!(size_of::<HolderRecord>() == 24);
     assert!(core::mem::offset_of!(HolderRecord, netns) == 8);
     assert!(core::mem::offset_of!(HolderRecord, state) == 20);

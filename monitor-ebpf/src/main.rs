@@ -7,6 +7,8 @@ mod hints;
 #[cfg(target_arch = "bpf")]
 mod holders;
 #[cfg(target_arch = "bpf")]
+mod rings;
+#[cfg(target_arch = "bpf")]
 mod settings;
 #[cfg(target_arch = "bpf")]
 mod transitions;

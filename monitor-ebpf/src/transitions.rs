@@ -17,34 +17,26 @@
 use core::ptr;
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_task_btf,
-    bpf_jiffies64, bpf_ktime_get_ns, bpf_skc_to_tcp_sock,
+    bpf_jiffies64, bpf_skc_to_tcp_sock,
 };
 use aya_ebpf::macros::{btf_tracepoint, map, tracepoint};
-use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
+use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::programs::{BtfTracePointContext, TracePointContext};
 use aya_log_ebpf::{debug, trace};
 use monitor_ebpf::marks::{self, Event, MARKS, Mark, Marks, Memory};
 use monitor_ebpf::{
-    ABSENT, BOUND_TO_DEVICE, COMM_WORDS, COUNTER_SETS, Counters, FROM_SOCKET, LongRecord, NESTED,
-    ORPHAN, OWNER, PEER_FIN, Record, STATE_SLOTS,
+    ABSENT, BOUND_TO_DEVICE, COMM_WORDS, COUNTER_SETS, Counters, FROM_SOCKET, LongRecord,
+    NAMESPACES, NESTED, Namespace, ORPHAN, OWNER, PEER_FIN, Record, STATE_SLOTS,
 };
 
+use crate::rings::{reserve, submit};
 use crate::settings::{AF_INET, AF_INET6, IPPROTO_TCP, cookie, load, setting};
 
 #[map]
 pub(crate) static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(COUNTER_SETS, 0);
-
-/// Userspace sets the size before it loads the object.
-#[map]
-pub(crate) static TRANSITIONS: RingBuf = RingBuf::with_byte_size(1 << 23, 0);
-
-/// 1 while the reader of [`TRANSITIONS`] sleeps and wants to be woken.
-#[map]
-static SLEEPING: Array<u32> = Array::with_max_entries(1, 0);
 
 /// A kernel thread, as those that finish a `close()` or work for MPTCP (`include/linux/sched.h`,
 /// Linux 6.18; unchanged since 2.6.27). It owns no socket.
@@ -198,24 +190,24 @@ unsafe fn observe(ctx: &BtfTracePointContext, counters: *mut Counters, flags: u1
         let family = load(sk, setting!(skc_family));
         let is_owners = is_owners(from, to);
         if family == AF_INET && !is_owners {
-            if let Some(mut slot) = TRANSITIONS.reserve::<Record>(0) {
+            if let Some((mut slot, now)) = reserve::<Record>() {
                 let record = slot.as_mut_ptr();
-                write_states(record, family, from, to);
-                (*record).flags = flags | write_socket(record, sk, from, to);
-                slot.submit(wakeup());
+                write_states(record, now, family, from, to);
+                (*record).flags = flags | write_socket(record, counters, sk, from, to);
+                submit(slot);
                 return;
             }
-        } else if let Some(mut slot) = TRANSITIONS.reserve::<LongRecord>(0) {
+        } else if let Some((mut slot, now)) = reserve::<LongRecord>() {
             let long = slot.as_mut_ptr();
             let record = &raw mut (*long).record;
-            write_states(record, family, from, to);
+            write_states(record, now, family, from, to);
             (*record).flags =
-                flags | write_socket(record, sk, from, to) | write_owner(long, is_owners);
+                flags | write_socket(record, counters, sk, from, to) | write_owner(long, is_owners);
             if family == AF_INET6 {
                 (*long).local = load(sk, setting!(skc_v6_rcv_saddr));
                 (*long).remote = load(sk, setting!(skc_v6_daddr));
             }
-            slot.submit(wakeup());
+            submit(slot);
             return;
         }
         count_lost(ctx, counters);
@@ -240,7 +232,7 @@ pub(crate) fn copied_transition(ctx: TracePointContext) -> u32 {
         return 0;
     }
     let family: u16 = copied(&ctx, setting!(tp_family));
-    let Some(mut slot) = TRANSITIONS.reserve::<LongRecord>(0) else {
+    let Some((mut slot, now)) = reserve::<LongRecord>() else {
         // SAFETY: as above.
         unsafe { count_lost(&ctx, counters) };
         return 0;
@@ -249,7 +241,7 @@ pub(crate) fn copied_transition(ctx: TracePointContext) -> u32 {
     // SAFETY: `long` is the reserved slot.
     unsafe {
         let record = &raw mut (*long).record;
-        write_states(record, family, from, to);
+        write_states(record, now, family, from, to);
         (*record).flags = write_owner(long, is_owners(from, to));
         (*record).cookie = 0;
         (*record).cgroup_id = 0;
@@ -265,26 +257,8 @@ pub(crate) fn copied_transition(ctx: TracePointContext) -> u32 {
             (*record).remote = copied(&ctx, setting!(tp_daddr));
         }
     }
-    slot.submit(wakeup());
+    submit(slot);
     0
-}
-
-/// Flags for a record to be submitted: wakes the reader once, if it sleeps. The look at the map is no
-/// call: the verifier puts the address in.
-#[inline(always)]
-pub(crate) fn wakeup() -> u64 {
-    let Some(sleeping) = SLEEPING.get_ptr_mut(0) else {
-        return u64::from(BPF_RB_NO_WAKEUP);
-    };
-    // SAFETY: the map's value. Programs on other CPUs may clear it, too: the reader is then woken
-    // twice.
-    unsafe {
-        if ptr::read_volatile(sleeping) == 0 {
-            return u64::from(BPF_RB_NO_WAKEUP);
-        }
-        ptr::write_volatile(sleeping, 0);
-    }
-    u64::from(BPF_RB_FORCE_WAKEUP)
 }
 
 /// A field of the classic tracepoint, zero where this kernel's format has none.
@@ -355,10 +329,10 @@ unsafe fn count_lost<C: EbpfContext>(ctx: &C, counters: *mut Counters) {
 /// # Safety
 /// `record` points to a reserved slot of the ring.
 #[inline(always)]
-pub(crate) unsafe fn write_states(record: *mut Record, family: u16, from: u32, to: u32) {
+pub(crate) unsafe fn write_states(record: *mut Record, now: u64, family: u16, from: u32, to: u32) {
     // SAFETY: the caller's promise.
     unsafe {
-        (*record).ktime_ns = bpf_ktime_get_ns();
+        (*record).ktime_ns = now;
         (*record).family = family;
         (*record).from = from.min(255) as u8;
         (*record).to = to.min(255) as u8;
@@ -422,9 +396,16 @@ unsafe fn write_owner(record: *mut LongRecord, is_owner: bool) -> u16 {
 /// What is read from the socket itself; the flags that tell of it.
 ///
 /// # Safety
-/// `record` points to a reserved slot of the ring, `sk` to the tracepoint's `struct sock`.
+/// `record` points to a reserved slot of the ring, `sk` to the tracepoint's `struct sock`, and `counters`
+/// is this CPU's map value, of this program alone.
 #[inline(always)]
-unsafe fn write_socket(record: *mut Record, sk: *const u8, from: u32, to: u32) -> u16 {
+unsafe fn write_socket(
+    record: *mut Record,
+    counters: *mut Counters,
+    sk: *const u8,
+    from: u32,
+    to: u32,
+) -> u16 {
     // SAFETY: the caller's promise, and offsets from the running kernel's BTF.
     unsafe {
         let is_incomplete = from == LISTEN && to == SYN_RECV && setting!(child_is_complete) == 0;
@@ -435,8 +416,7 @@ unsafe fn write_socket(record: *mut Record, sk: *const u8, from: u32, to: u32) -
         };
         let error: u32 = load(sk, setting!(sk_err));
         (*record).error = error as u16;
-        let net = load(sk, setting!(skc_net));
-        (*record).netns = load(net, setting!(net_inum));
+        (*record).netns = netns(sk, counters);
         (*record).cgroup_id = cgroup_id(sk);
         (*record).local = load(sk, setting!(skc_rcv_saddr));
         (*record).remote = load(sk, setting!(skc_daddr));
@@ -454,6 +434,31 @@ unsafe fn write_socket(record: *mut Record, sk: *const u8, from: u32, to: u32) -
             flags |= BOUND_TO_DEVICE;
         }
         flags
+    }
+}
+
+/// The inode number of the socket's namespace. In the kernel it lies beside a count of references, which
+/// every socket that is opened or closed changes, on whatever CPU: to wait for that memory takes as long
+/// as half of the program. The cookie lies apart from what changes.
+///
+/// # Safety
+/// `sk` is the tracepoint's `struct sock`; `counters` is this CPU's map value, of this program alone.
+#[inline(always)]
+unsafe fn netns(sk: *const u8, counters: *mut Counters) -> u32 {
+    // SAFETY: the caller's promise, offsets from the running kernel's BTF, and a masked index.
+    unsafe {
+        let net: *const u8 = load(sk, setting!(skc_net));
+        if setting!(net_cookie) == ABSENT {
+            return load(net, setting!(net_inum));
+        }
+        let cookie: u64 = load(net, setting!(net_cookie));
+        let known = (&raw mut (*counters).namespaces).cast::<Namespace>();
+        let known = known.add(cookie as usize & (NAMESPACES - 1));
+        if cookie == 0 || (*known).cookie != cookie {
+            (*known).inum = u64::from(load::<u32>(net, setting!(net_inum)));
+            (*known).cookie = cookie;
+        }
+        (*known).inum as u32
     }
 }
 

@@ -69,7 +69,7 @@ pub(crate) struct ProgramArgs {
     /// [default: auto]
     #[arg(long)]
     pub(crate) program: Option<ProgramChoice>,
-    /// Size of the ring buffer in bytes: a power of two from 64KiB to 1GiB, with KiB, MiB or GiB
+    /// Size of the ring buffers together in bytes: a power of two from 64KiB to 1GiB, with KiB, MiB or GiB
     /// [default: 8MiB]
     #[arg(long, value_name = "BYTES", value_parser = value::ring_size)]
     pub(crate) ring_size: Option<u32>,

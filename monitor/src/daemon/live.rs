@@ -149,7 +149,7 @@ impl Live {
         let began = Instant::now();
         loop {
             live.borrow_mut().drain_all();
-            if live.borrow().probe.has_read(written) {
+            if live.borrow().probe.has_read(&written) {
                 return true;
             }
             if began.elapsed() >= SETTLE_AT_MOST {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use aya::programs::{BtfTracePoint, Program, TracePoint};
 use aya::{Btf, Ebpf, EbpfLoader, Pod};
-use monitor_ebpf::{ABSENT, Settings};
+use monitor_ebpf::{ABSENT, RINGS, Settings};
 
 use super::extras::Extras;
 use super::preflight::{self, Lockdown};
@@ -38,13 +38,21 @@ pub(crate) enum BpfLog {
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) attach: Attach,
-    /// Size of the ring buffer in bytes: a power of two, a multiple of the page size.
+    /// Size of all ring buffers together in bytes: a power of two, a multiple of the page size.
     pub(crate) ring_bytes: u32,
     pub(crate) log: BpfLog,
     /// Whether transitions tell their socket's cgroup, for which three loads wait for one another.
     pub(crate) tells_cgroups: bool,
     /// An object to use in place of the built-in one.
     pub(crate) object: Option<PathBuf>,
+}
+
+impl Options {
+    /// Rings in use.
+    pub(super) fn rings(&self) -> u32 {
+        let cpus = aya::util::nr_cpus().unwrap_or(1);
+        rings(self.ring_bytes, u32::try_from(cpus).unwrap_or(1))
+    }
 }
 
 /// A program that is attached and running.
@@ -60,6 +68,12 @@ pub(super) struct Loaded {
 
 pub(super) static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/monitor-ebpf"));
+
+/// The maps of the rings.
+pub(super) const RECORDS: [&str; RINGS as usize] =
+    ["RECORDS_0", "RECORDS_1", "RECORDS_2", "RECORDS_3"];
+/// 0.1 s of the busiest CPU that was measured: 300,000 transitions a second of at most 64 bytes.
+const RING_BYTES_AT_LEAST: u32 = 1 << 21;
 
 const TYPED: &str = "socket_transition";
 /// Takes what interrupts the first one; attached after it, so that it is called after it.
@@ -222,14 +236,41 @@ fn classic(options: &Options, bytes: &[u8]) -> Result<Ebpf, Error> {
     Ok(ebpf)
 }
 
-/// Sets the globals, sizes the ring, makes the maps.
-pub(super) fn parse(options: &Options, bytes: &[u8], settings: Settings) -> Result<Ebpf, Error> {
-    EbpfLoader::new()
-        .override_global("SETTINGS", &Frozen(settings), true)
-        .override_global(aya_log::LEVEL, &(options.log as u8), false)
-        .map_max_entries("TRANSITIONS", options.ring_bytes)
+/// Sets the globals, sizes the rings, makes the maps.
+pub(super) fn parse(
+    options: &Options,
+    bytes: &[u8],
+    mut settings: Settings,
+) -> Result<Ebpf, Error> {
+    let rings = options.rings();
+    settings.ring_mask = rings - 1;
+    let (frozen, log) = (Frozen(settings), options.log as u8);
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global("SETTINGS", &frozen, true)
+        .override_global(aya_log::LEVEL, &log, false);
+    for (ring, name) in (0..).zip(RECORDS) {
+        // Those that are not used are as small as can be.
+        let bytes = if ring < rings {
+            options.ring_bytes / rings
+        } else {
+            1
+        };
+        loader.map_max_entries(name, bytes);
+    }
+    loader
         .load(bytes)
         .map_err(|source| Error::from_load(&object_name(options), &source))
+}
+
+/// Rings for so much memory: one for each CPU, if each can then hold what one CPU writes between two looks of the
+/// reader.
+fn rings(ring_bytes: u32, cpus: u32) -> u32 {
+    let most = (ring_bytes / RING_BYTES_AT_LEAST)
+        .min(cpus.next_power_of_two())
+        .clamp(1, RINGS);
+    // A power of two, and so is the size.
+    1 << most.ilog2()
 }
 
 fn find<'a, P>(
@@ -264,4 +305,26 @@ pub(super) fn lift_memlock_limit() {
         maximum: None,
     };
     let _ = setrlimit(Resource::Memlock, unlimited);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpus_are_spread_over_rings_that_are_large_enough() {
+        const MIB: u32 = 1 << 20;
+        for (ring_bytes, cpus, expected) in [
+            (8 * MIB, 1, 1),
+            (8 * MIB, 2, 2),
+            (8 * MIB, 3, 4),
+            (8 * MIB, 64, 4),
+            (4 * MIB, 64, 2),
+            (2 * MIB, 64, 1),
+            (1 << 16, 2, 1),
+            (1 << 30, 64, 4),
+        ] {
+            assert_eq!(rings(ring_bytes, cpus), expected, "{ring_bytes} {cpus}");
+        }
+    }
 }

@@ -51,6 +51,7 @@ pub(super) fn for_transitions(path: &Path) -> Result<Settings, Error> {
         sock_dead_bit: bit("SOCK_DEAD")?,
         skc_net: need("sock", "__sk_common.skc_net.net")?,
         net_inum: need("net", "ns.inum")?,
+        net_cookie: offset(&btf, "net", "net_cookie").unwrap_or(ABSENT),
         sk_cgroup,
         cgroup_kn,
         kn_id,

@@ -1,4 +1,4 @@
-//! Reads the ring buffer's memory, which the kernel shares: records in place, and room given back for
+//! Reads one ring buffer's memory, which the kernel shares: records in place, and room given back for
 //! many of them at once. A position that is stored for each record is a cache line that the reader and
 //! every CPU that writes records take from each other.
 
@@ -27,6 +27,20 @@ pub(super) struct Reader {
     page: usize,
     /// A power of two.
     ring_bytes: usize,
+    /// Up to where records were taken.
+    at: usize,
+    /// Up to where their room was given back.
+    released: usize,
+}
+
+/// What is to be taken next from a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Head {
+    None,
+    /// A record that is still being written.
+    Unfinished,
+    /// A record of that time, in nanoseconds.
+    At(u64),
 }
 
 impl Reader {
@@ -40,11 +54,15 @@ impl Reader {
             return Err(io::Error::other("its size is no power of two"));
         }
         // `bpf_ringbuf_mmap_user()` in `kernel/bpf/ringbuf.c`.
+        let consumer = Mapping::new(ring, 0, page, libc::PROT_READ | libc::PROT_WRITE)?;
+        let at = consumer.position().load(Ordering::SeqCst);
         Ok(Self {
-            consumer: Mapping::new(ring, 0, page, libc::PROT_READ | libc::PROT_WRITE)?,
+            consumer,
             producer: Mapping::new(ring, page, page + 2 * ring_bytes, libc::PROT_READ)?,
             page,
             ring_bytes,
+            at,
+            released: at,
         })
     }
 
@@ -54,41 +72,53 @@ impl Reader {
     }
 
     /// Up to where records were taken, likewise.
-    pub(super) fn taken(&self) -> usize {
-        self.consumer.position().load(Ordering::SeqCst)
+    pub(super) const fn taken(&self) -> usize {
+        self.at
     }
 
-    /// Hands over the oldest records, at most `limit`; true when that limit ended it, false where there
-    /// are no more, or the next one is still being written.
-    pub(super) fn drain(&mut self, limit: usize, mut take: impl FnMut(&[u8])) -> bool {
-        let mut at = self.taken();
-        let mut released = at;
-        let mut written = self.written();
-        let mut left = limit;
-        while left > 0 {
-            if at == written {
-                written = self.written();
-                if at == written {
-                    break;
-                }
-            }
-            let Some((header, record)) = self.record(at) else {
-                break;
+    /// Whether a record was not taken that lies before a position.
+    pub(super) const fn has_before(&self, written: usize) -> bool {
+        is_before(self.at, written)
+    }
+
+    /// The oldest record that was not taken, if it lies before a position that [`Self::written`] gave.
+    pub(super) fn head(&self, written: usize) -> Head {
+        if !is_before(self.at, written) {
+            return Head::None;
+        }
+        match self.record(self.at) {
+            None => Head::Unfinished,
+            Some((_, record)) => Head::At(time(record)),
+        }
+    }
+
+    /// Hands over records while they lie before a position, are at most as old as a time says, and
+    /// `left` allows.
+    pub(super) fn drain(
+        &mut self,
+        written: usize,
+        newest_ns: u64,
+        left: &mut usize,
+        take: &mut impl FnMut(&[u8]),
+    ) {
+        while *left > 0 && is_before(self.at, written) {
+            let Some((header, record)) = self.record(self.at) else {
+                return;
             };
             if header & DISCARDED == 0 {
+                if time(record) > newest_ns {
+                    return;
+                }
                 take(record);
-                left -= 1;
+                *left -= 1;
             }
-            at = at.wrapping_add((HEADER + record.len()).next_multiple_of(HEADER));
-            if at.wrapping_sub(released) >= RELEASE {
-                self.release(at);
-                released = at;
+            self.at = self
+                .at
+                .wrapping_add((HEADER + record.len()).next_multiple_of(HEADER));
+            if self.at.wrapping_sub(self.released) >= RELEASE {
+                self.release();
             }
         }
-        if at != released {
-            self.release(at);
-        }
-        left == 0
     }
 
     /// The header and the bytes of the record at a position; None while it is being written.
@@ -113,11 +143,26 @@ impl Reader {
         Some((header, record))
     }
 
-    /// Gives the room of all records before a position back.
-    fn release(&self, at: usize) {
-        // Every byte of them was read before: pairs with the load in `__bpf_ringbuf_reserve()`.
-        self.consumer.position().store(at, Ordering::Release);
+    /// Gives the room of all records that were taken back.
+    pub(super) fn release(&mut self) {
+        if self.released != self.at {
+            // Every byte of them was read before: pairs with the load in `__bpf_ringbuf_reserve()`.
+            self.consumer.position().store(self.at, Ordering::Release);
+            self.released = self.at;
+        }
     }
+}
+
+/// Whether a position is before another; they wrap around.
+const fn is_before(at: usize, end: usize) -> bool {
+    end.wrapping_sub(at).cast_signed() > 0
+}
+
+/// Every record starts with its time in nanoseconds; one that does not is as old as can be.
+fn time(record: &[u8]) -> u64 {
+    record
+        .first_chunk()
+        .map_or(0, |bytes| u64::from_ne_bytes(*bytes))
 }
 
 #[derive(Debug)]
@@ -171,53 +216,68 @@ impl Drop for Mapping {
     }
 }
 
+/// The kernel's side of a ring, in a file.
 #[cfg(test)]
-mod tests {
+pub(super) mod fixture {
     use std::fs::File;
     use std::os::fd::AsFd as _;
     use std::os::unix::fs::FileExt as _;
 
-    use proptest::prelude::*;
     use rustix::fs::{MemfdFlags, memfd_create};
 
-    use super::*;
+    use super::{BUSY, BorrowedFd, HEADER};
 
-    const RING: usize = 1 << 12;
-    const PAGE: usize = 1 << 12;
+    pub(crate) const RING: usize = 1 << 13;
+    pub(crate) const PAGE: usize = 1 << 12;
 
-    /// What the kernel's side does, into a file laid out like a ring.
-    struct Writer {
-        file: File,
+    #[derive(Debug)]
+    pub(crate) struct Writer {
+        pub(super) file: File,
+        ring_bytes: usize,
         written: usize,
     }
 
     impl Writer {
-        fn new() -> Self {
+        pub(crate) fn new(ring_bytes: usize) -> Self {
             let file = File::from(memfd_create("ring", MemfdFlags::CLOEXEC).unwrap());
-            file.set_len((2 * PAGE + 2 * RING) as u64).unwrap();
-            Self { file, written: 0 }
+            file.set_len((2 * PAGE + 2 * ring_bytes) as u64).unwrap();
+            Self {
+                file,
+                ring_bytes,
+                written: 0,
+            }
+        }
+
+        pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+            self.file.as_fd()
+        }
+
+        /// The position behind the newest record.
+        pub(crate) const fn written(&self) -> usize {
+            self.written
         }
 
         fn put(&self, at: usize, bytes: &[u8]) {
             for (index, byte) in bytes.iter().enumerate() {
-                let at = 2 * PAGE + (at + index) % RING;
-                for copy in [at, at + RING] {
+                let at = 2 * PAGE + (at + index) % self.ring_bytes;
+                for copy in [at, at + self.ring_bytes] {
                     self.file.write_all_at(&[*byte], copy as u64).unwrap();
                 }
             }
         }
 
-        fn taken(&self) -> usize {
+        /// What the reader has given back.
+        pub(crate) fn given_back(&self) -> usize {
             let mut bytes = [0; 8];
             self.file.read_exact_at(&mut bytes, 0).unwrap();
             usize::from_ne_bytes(bytes)
         }
 
-        /// False where there is no room.
-        fn reserve(&mut self, bytes: &[u8]) -> bool {
+        /// Writes a record that is not finished; false where there is no room.
+        pub(crate) fn reserve(&mut self, bytes: &[u8]) -> bool {
             let at = self.written;
             let end = at + (HEADER + bytes.len()).next_multiple_of(HEADER);
-            if end - self.taken() > RING {
+            if end - self.given_back() > self.ring_bytes {
                 return false;
             }
             self.commit(at, bytes.len(), BUSY);
@@ -229,77 +289,85 @@ mod tests {
             true
         }
 
-        fn commit(&self, at: usize, length: usize, flags: u32) {
+        pub(crate) fn commit(&self, at: usize, length: usize, flags: u32) {
             let header = u32::try_from(length).unwrap() | flags;
             self.put(at, &header.to_ne_bytes());
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd as _;
+    use std::os::unix::fs::FileExt as _;
+
+    use proptest::prelude::*;
+    use rustix::fs::{MemfdFlags, memfd_create};
+
+    use super::fixture::{PAGE, Writer};
+    use super::*;
+
+    const RING: usize = 1 << 12;
 
     #[derive(Clone, Debug)]
     enum Act {
         /// A record of that many bytes: written, or discarded.
         Write(usize, bool),
-        /// One that is being written until the next is.
-        Begin(usize),
         Drain(usize),
     }
 
     fn act() -> impl Strategy<Value = Act> {
         prop_oneof![
             (0_usize..200, any::<bool>()).prop_map(|(length, is_kept)| Act::Write(length, is_kept)),
-            (0_usize..200).prop_map(Act::Begin),
             (1_usize..20).prop_map(Act::Drain),
         ]
     }
 
     proptest! {
         #[test]
-        fn every_record_is_taken_once_in_order(acts in proptest::collection::vec(act(), 1..200)) {
-            let mut writer = Writer::new();
-            let mut reader = Reader::map(writer.file.as_fd(), RING).unwrap();
+        fn records_of_any_length_are_taken_whole(
+            acts in proptest::collection::vec(act(), 1..200),
+        ) {
+            let mut writer = Writer::new(RING);
+            let mut reader = Reader::map(writer.descriptor(), RING).unwrap();
             let mut number = 0_u8;
-            let mut expected: Vec<Vec<u8>> = Vec::new();
-            let mut taken: Vec<Vec<u8>> = Vec::new();
-            // A record that is being written, and how many of `expected` come before it.
-            let mut open: Option<(usize, usize, usize)> = None;
+            let (mut expected, mut taken): (Vec<Vec<u8>>, Vec<Vec<u8>>) = Default::default();
             for act in acts.into_iter().chain([Act::Write(1, true), Act::Drain(1_000)]) {
                 match act {
                     Act::Write(length, is_kept) => {
-                        if let Some((at, length, _)) = open.take() {
-                            writer.commit(at, length, 0);
-                        }
                         number = number.wrapping_add(1);
-                        let at = writer.written;
+                        let at = writer.written();
                         let bytes = vec![number; length];
                         if writer.reserve(&bytes) {
+                            prop_assert_eq!(reader.record(at), None);
                             writer.commit(at, length, if is_kept { 0 } else { DISCARDED });
                             expected.extend(is_kept.then_some(bytes));
                         }
                     }
-                    Act::Begin(length) if open.is_none() => {
-                        number = number.wrapping_add(1);
-                        let (at, before) = (writer.written, expected.len());
-                        let bytes = vec![number; length];
-                        if writer.reserve(&bytes) {
-                            open = Some((at, length, before));
-                            expected.push(bytes);
-                        }
-                    }
-                    Act::Begin(_) => {}
                     Act::Drain(limit) => {
-                        let ready = open.map_or(expected.len(), |(_, _, before)| before);
-                        let wanted = (ready - taken.len()).min(limit);
-                        let before = taken.len();
-                        let has_more = reader.drain(limit, |record| taken.push(record.to_vec()));
-                        prop_assert_eq!(taken.len() - before, wanted);
-                        prop_assert_eq!(has_more, wanted == limit);
-                        prop_assert_eq!(reader.taken(), writer.taken());
+                        let (mut left, before) = (limit, taken.len());
+                        let written = reader.written();
+                        reader.drain(written, u64::MAX, &mut left, &mut |record| {
+                            taken.push(record.to_vec());
+                        });
+                        reader.release();
+                        prop_assert_eq!(taken.len() - before, (expected.len() - before).min(limit));
+                        prop_assert_eq!(limit - left, taken.len() - before);
+                        prop_assert_eq!(reader.taken(), writer.given_back());
                     }
                 }
             }
             prop_assert_eq!(&taken, &expected);
             prop_assert_eq!(reader.taken(), reader.written());
         }
+    }
+
+    #[test]
+    fn positions_wrap_around() {
+        assert!(is_before(usize::MAX - 7, 0));
+        assert!(!is_before(0, usize::MAX - 7));
+        assert!(!is_before(8, 8));
     }
 
     #[test]
@@ -312,15 +380,13 @@ mod tests {
         file.write_all_at(&end, PAGE as u64).unwrap();
         let mut reader = Reader::map(file.as_fd(), RING_BYTES).unwrap();
         let mut released = Vec::new();
-        let mut taken = 0;
-        let has_more = reader.drain(usize::MAX, |_| {
-            taken += 1;
+        let mut left = usize::MAX;
+        reader.drain(RING_BYTES, u64::MAX, &mut left, &mut |_| {
             let mut bytes = [0; 8];
             file.read_exact_at(&mut bytes, 0).unwrap();
             released.push(usize::from_ne_bytes(bytes));
         });
-        assert!(!has_more);
-        assert_eq!(taken, RING_BYTES / HEADER);
+        assert_eq!(usize::MAX - left, RING_BYTES / HEADER);
         released.dedup();
         assert_eq!(released, [0, RELEASE, 2 * RELEASE, 3 * RELEASE]);
         assert_eq!(reader.taken(), RING_BYTES);

@@ -12,7 +12,7 @@ use monitor_ebpf::{COUNTER_SETS, Counters, STATE_SLOTS};
 
 use super::extras::Extra;
 use super::load::{self, Loaded, Options};
-use super::ring::Ring;
+use super::ring::{Mark, Rings};
 use super::{Error, record};
 use crate::tcp::{Subject, Transition};
 
@@ -76,7 +76,7 @@ unsafe impl Pod for PerCpu {}
 /// An attached program. Dropping it detaches and unloads.
 pub(crate) struct Probe {
     capabilities: Capabilities,
-    ring: Ring,
+    rings: Rings,
     counters: PerCpuArray<MapData, PerCpu>,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     received: u64,
@@ -106,9 +106,13 @@ impl Probe {
             object: load::object_name(options),
             reason: format!("its map {name} is missing or of another kind"),
         };
-        let Some(Map::RingBuf(records)) = ebpf.take_map("TRANSITIONS") else {
-            return Err(lacks("TRANSITIONS"));
-        };
+        let mut records = Vec::new();
+        for (name, _) in load::RECORDS.into_iter().zip(0..options.rings()) {
+            match ebpf.take_map(name) {
+                Some(Map::RingBuf(map)) => records.push(map),
+                _ => return Err(lacks(name)),
+            }
+        }
         let sleeping = ebpf
             .take_map("SLEEPING")
             .and_then(|map| map.try_into().ok())
@@ -125,7 +129,7 @@ impl Probe {
                 requests: extras.requests,
                 minisockets: extras.minisockets,
             },
-            ring: Ring::new(records, sleeping)?,
+            rings: Rings::new(records, sleeping)?,
             counters: counters
                 .and_then(|map| map.try_into().ok())
                 .ok_or_else(|| lacks("COUNTERS"))?,
@@ -167,13 +171,13 @@ impl Probe {
     /// Hands over the waiting records, at most `limit`; true when that limit ended it.
     pub(crate) fn drain(&mut self, limit: usize, mut take: impl FnMut(&Transition)) -> bool {
         let Self {
-            ring,
+            rings,
             received,
             undecodable,
             ..
         } = self;
         // By reference: a transition is four cache lines, and need not be moved.
-        ring.drain(limit, |record| match &record::decode(record) {
+        rings.drain(limit, |record| match &record::decode(record) {
             Some(transition) => {
                 if transition.subject == Subject::Socket {
                     *received += 1;
@@ -185,13 +189,13 @@ impl Probe {
     }
 
     /// Up to where records are written, or being written: a mark for [`Self::has_read`].
-    pub(crate) fn written(&self) -> usize {
-        self.ring.written()
+    pub(crate) fn written(&self) -> Mark {
+        self.rings.written()
     }
 
     /// Whether every record up to a mark was handed over.
-    pub(crate) fn has_read(&self, written: usize) -> bool {
-        self.ring.has_read(written)
+    pub(crate) fn has_read(&self, written: &Mark) -> bool {
+        self.rings.has_read(written)
     }
 
     /// A descriptor that becomes readable with the wakeup that [`Self::arm`] asks for.
@@ -199,7 +203,7 @@ impl Probe {
     /// # Errors
     /// There are too many descriptors.
     pub(crate) fn descriptor(&self) -> Result<OwnedFd, Error> {
-        self.ring.descriptor()
+        self.rings.descriptor()
     }
 
     /// Asks the program for a wakeup with the next record. False, and nothing to wait for, where records
@@ -208,7 +212,7 @@ impl Probe {
     /// # Errors
     /// The program cannot be asked.
     pub(crate) fn arm(&mut self) -> Result<bool, Error> {
-        self.ring.arm()
+        self.rings.arm()
     }
 
     /// Prints what the program has logged since the last call, through the `log` facade.
