@@ -2,7 +2,7 @@
 //! userspace reads it, and writes one [`HolderRecord`] for each descriptor of a TCP or MPTCP socket.
 
 use aya_ebpf::helpers::generated::{bpf_seq_write, bpf_sock_from_file};
-use monitor_ebpf::HolderRecord;
+use monitor_ebpf::{HolderRecord, IPPROTO_MPTCP};
 
 use crate::settings::{AF_INET, AF_INET6, IPPROTO_TCP, cookie, load, setting};
 
@@ -14,9 +14,6 @@ const TASK: u32 = 8;
 const FD: u32 = 16;
 const FILE: u32 = 24;
 const META_SEQ: u32 = 0;
-
-/// `include/uapi/linux/in.h`, Linux 6.18, since 5.6.
-const IPPROTO_MPTCP: u16 = 262;
 
 #[expect(clippy::cast_possible_truncation, reason = "it is 24")]
 const RECORD: u32 = size_of::<HolderRecord>() as u32;
@@ -47,16 +44,13 @@ pub(crate) unsafe extern "C" fn socket_holder(ctx: *const u8) -> i32 {
         }
         let family: u16 = load(sk, setting!(skc_family));
         let protocol: u16 = load(sk, setting!(sk_protocol));
-        let is_tcp = protocol == IPPROTO_TCP;
-        if (family != AF_INET && family != AF_INET6) || !(is_tcp || protocol == IPPROTO_MPTCP) {
+        let is_either = protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP;
+        if (family != AF_INET && family != AF_INET6) || !is_either {
             return 0;
         }
         let state: u8 = load(sk, setting!(skc_state));
         let record = HolderRecord {
-            cookie: if !is_tcp {
-                // Its subflows are the TCP sockets; they share its inode.
-                0
-            } else if setting!(has_cookie) == 0 {
+            cookie: if setting!(has_cookie) == 0 {
                 load(sk, setting!(skc_cookie))
             } else {
                 cookie(sk)
@@ -64,7 +58,9 @@ pub(crate) unsafe extern "C" fn socket_holder(ctx: *const u8) -> i32 {
             netns: load(load(sk, setting!(skc_net)), setting!(net_inum)),
             pid: load(task, setting!(task_tgid)),
             fd: load(ctx, FD),
-            state: state.into(),
+            protocol,
+            state,
+            is_ipv6: (family == AF_INET6).into(),
         };
         let seq: *mut u8 = load(load(ctx, META), META_SEQ);
         // A full buffer is no loss: the kernel hands it over and calls again for this descriptor

@@ -99,7 +99,7 @@ pub const RINGS: u32 = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HolderRecord {
     /// Socket cookie, the one `sock_diag` shows; 0 where none was drawn and the kernel could not
-    /// draw one, and for MPTCP, whose subflows `sock_diag` shows in its place.
+    /// draw one.
     pub cookie: u64,
     /// Inode number of the socket's network namespace.
     pub netns: u32,
@@ -107,9 +107,16 @@ pub struct HolderRecord {
     pub pid: u32,
     /// Descriptor number in that process.
     pub fd: u32,
+    /// `IPPROTO_TCP` or `IPPROTO_MPTCP`.
+    pub protocol: u16,
     /// The socket's state, as the kernel numbers it.
-    pub state: u32,
+    pub state: u8,
+    /// 1 for an IPv6 socket, whatever its peer's family.
+    pub is_ipv6: u8,
 }
+
+/// `include/uapi/linux/in.h`, Linux 6.18, since 5.6.
+pub const IPPROTO_MPTCP: u16 = 262;
 
 /// Sets of [`Counters`] on each CPU: one for the program that watches, one for the program that
 /// takes what interrupts it, one for those that tell what is no transition.
@@ -312,5 +319,6 @@ const _: () = {
     assert!(size_of::<Settings>() == 43 * 4);
     assert!(size_of::<HolderRecord>() == 24);
     assert!(core::mem::offset_of!(HolderRecord, netns) == 8);
-    assert!(core::mem::offset_of!(HolderRecord, state) == 20);
+    assert!(core::mem::offset_of!(HolderRecord, protocol) == 20);
+    assert!(core::mem::offset_of!(HolderRecord, state) == 22);
 };

@@ -1,5 +1,6 @@
 //! Finding the network namespace a user names.
 
+use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
@@ -8,15 +9,23 @@ use anyhow::{Context as _, Result, bail};
 use crate::cli::Netns;
 use crate::inventory::{self, Depth, Namespace, Worker, wait};
 use crate::output::Escaped;
+use crate::survey::{Descriptors, Eyes};
 
-/// The namespaces of this host that `wanted` names: all of them, or the one.
+/// The namespaces of this host that `wanted` names: all of them, or the one. What sockets alone keep is
+/// found last, by a walk of every descriptor.
 pub(super) fn find(worker: &Worker, wanted: Option<&Netns>) -> Result<Vec<Namespace>> {
-    let found = wait(|reply| worker.discover(Depth::Threads, reply))?
+    let mut found = wait(|reply| worker.discover(Depth::Threads, reply))?
         .context("cannot look for network namespaces")?;
+    let is_wanted = |found: &&Namespace| {
+        wanted.is_some_and(|wanted| is_named(wanted, found.inode, found.name.as_deref()))
+    };
+    if let Some(namespace) = found.namespaces.iter().find(is_wanted) {
+        return Ok(vec![namespace.clone()]);
+    }
+    add_deleted(&mut found.namespaces);
     let Some(wanted) = wanted else {
         return Ok(found.namespaces);
     };
-    let is_wanted = |found: &&Namespace| is_named(wanted, found.inode, found.name.as_deref());
     if let Some(namespace) = found.namespaces.iter().find(is_wanted) {
         return Ok(vec![namespace.clone()]);
     }
@@ -34,6 +43,18 @@ pub(super) fn find(worker: &Worker, wanted: Option<&Netns>) -> Result<Vec<Namesp
         shown(wanted),
         known.join(", ")
     );
+}
+
+fn add_deleted(namespaces: &mut Vec<Namespace>) {
+    let descriptors = match Descriptors::read(&Eyes::open()) {
+        Some(Ok(descriptors)) => descriptors,
+        Some(Err(error)) => return tracing::warn!("namespaces may be missing: {error}"),
+        None => return,
+    };
+    let known: HashSet<u32> = namespaces.iter().map(|namespace| namespace.inode).collect();
+    let deleted = descriptors.deleted(|netns| known.contains(&netns));
+    namespaces.extend(deleted.into_iter().filter(Namespace::is_there));
+    namespaces.sort_by_key(|namespace| namespace.inode);
 }
 
 /// The inode number of the namespace that `wanted` names; None where none is named.

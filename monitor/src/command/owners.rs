@@ -61,9 +61,25 @@ fn look(args: &OwnersArgs) -> Result<Vec<Holding>> {
         .filter(|place| place.inode != 0)
         .map(|place| (place.id, (place.inode, place.netns, place.state)))
         .collect();
-    let holders = Eyes::open().look(&wanted);
+    let eyes = Eyes::open();
+    let mut holders = eyes.look(&wanted);
     let mut sockets: Vec<(u64, State)> = all.iter().map(|place| (place.id, place.state)).collect();
+    let sees_closed = match eyes.closed() {
+        _ if !states.contains(&State::Close) => true,
+        Some(Ok(mut closed)) => {
+            closed.retain(|holder| namespaces.iter().any(|known| known.inode == holder.netns));
+            sockets.extend(closed.iter().map(|holder| (holder.cookie, State::Close)));
+            holders.extend(closed);
+            true
+        }
+        Some(Err(error)) => {
+            tracing::warn!("cannot count sockets in CLOSE: {error}");
+            false
+        }
+        None => false,
+    };
     sockets.sort_unstable();
+    sockets.dedup_by_key(|(cookie, state)| (*state == State::Close).then_some(*cookie));
     let grouping = match args.per {
         OwnerKind::Process => Grouping::Process,
         OwnerKind::Unit => Grouping::Unit,
@@ -71,6 +87,11 @@ fn look(args: &OwnersArgs) -> Result<Vec<Holding>> {
     };
     let mut found = holdings(grouping, holders, sockets.into_iter(), survey::process);
     found.retain(|holding| holding.sockets != Counts::default());
+    if !sees_closed {
+        for holding in &mut found {
+            holding.sockets.set_unknown(State::Close);
+        }
+    }
     Ok(found)
 }
 

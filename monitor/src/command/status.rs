@@ -12,6 +12,7 @@ use crate::daemon::{self, summarize};
 use crate::inventory::{self, Namespace, StateSet, Worker, wait};
 use crate::output::{json, text};
 use crate::probe;
+use crate::survey::{Descriptors, Eyes};
 use crate::track::{Census, EventTotals, Scope, Snapshot, Source, Summary};
 
 pub(super) fn run(args: &StatusArgs, color: Color) -> Result<ExitCode> {
@@ -71,11 +72,19 @@ fn from_kernel(wanted: Option<&Netns>) -> Result<Summary> {
         }
     }
     namespaces.retain(|namespace| !gone.contains(&namespace.inode));
+    let descriptors = match Descriptors::read(&Eyes::open()) {
+        Some(Err(error)) => {
+            tracing::warn!("cannot count sockets in CLOSE: {error}");
+            None
+        }
+        read => read.and_then(Result::ok),
+    };
     Ok(summarize(
         &census,
         &namespaces,
         Source::Kernel,
         EventTotals::default(),
+        descriptors.as_ref(),
     ))
 }
 

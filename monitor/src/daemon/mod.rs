@@ -2,6 +2,7 @@
 //! answers on the control socket. The one room that joins probe, inventory and track.
 
 pub(crate) mod control;
+mod descriptors;
 mod journal;
 mod live;
 mod memory;

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Settings;
 use super::control::{Asker, Question as Asked, Reply as Answer};
+use super::descriptors::DescriptorWatch;
 use super::live::Live;
 use super::owners::OwnerWatch;
 use super::queue::{Queue, Waiting};
@@ -69,6 +70,7 @@ pub(super) struct Reconciler {
     audited: BTreeMap<u32, Duration>,
     watch: Watch,
     owners: OwnerWatch,
+    descriptors: DescriptorWatch,
     sampler: Rc<RefCell<Sampler>>,
     publisher: Rc<Publisher>,
     interval: Duration,
@@ -96,6 +98,7 @@ impl Reconciler {
         let watch = Watch::new(Rc::clone(&live), Rc::clone(&publisher), settings);
         Self {
             owners: OwnerWatch::new(watch.eyes(), settings.walk_share),
+            descriptors: DescriptorWatch::new(watch.eyes(), settings.walk_share),
             sampler: Rc::new(RefCell::new(Sampler::new(settings.program.ring_bytes))),
             watch,
             live,
@@ -215,6 +218,7 @@ impl Reconciler {
             active.into_iter().take(IN_TURN).cloned().collect()
         };
         self.read_figures(due).await?;
+        self.descriptors.turn(true).await;
         self.publish().await;
         Ok(())
     }
@@ -226,8 +230,9 @@ impl Reconciler {
         let (worker, known) = (self.walker.worker(), self.roster.known());
         self.owners.turn(summary.sockets(), worker, known).await;
         let (live, owners) = (self.live.borrow(), &self.owners);
+        let walked = self.queue.spent() + self.descriptors.spent();
         let mut sampler = self.sampler.borrow_mut();
-        let sample = sampler.sample(&live, &mut self.watch, owners, summary, self.queue.spent());
+        let sample = sampler.sample(&live, &mut self.watch, owners, summary, walked);
         self.publisher.publish(sample);
     }
 
@@ -268,6 +273,7 @@ impl Reconciler {
             self.roster.known(),
             Source::Daemon,
             live.totals(),
+            self.descriptors.latest(),
         )
     }
 
@@ -277,7 +283,7 @@ impl Reconciler {
         let sockets = summary.sockets();
         let counts: Vec<String> = sockets
             .iter()
-            .map(|(state, sockets)| format!("{state}={sockets}"))
+            .filter_map(|(state, sockets)| Some(format!("{state}={}", sockets?)))
             .collect();
         tracing::info!(
             received = summary.events.received,
@@ -311,7 +317,14 @@ impl Reconciler {
 
     async fn discover_if_due(&mut self, is_asked: bool) -> Result<()> {
         let spoke = self.live.borrow_mut().census.take_discovered();
-        let refreshed = self.roster.refresh(&self.walker, &spoke, is_asked).await;
+        let has_news = self.roster.is_news(&spoke);
+        if is_asked || has_news || self.roster.is_due() {
+            self.descriptors.turn(is_asked || has_news).await;
+        }
+        let refreshed = self
+            .roster
+            .refresh(&self.walker, &spoke, is_asked, &mut self.descriptors)
+            .await;
         let has_looked = match refreshed {
             // Without any there is nothing to go on with.
             Err(error) if error.is_fatal() || self.roster.known().is_empty() => {

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::descriptors::DescriptorWatch;
 use super::walks::Walker;
 use crate::inventory::{Depth, Error, Namespace};
+use crate::output::Escaped;
 
 /// Namespaces are looked for this often, and at once when a transition names an unknown one.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -38,6 +40,17 @@ impl Roster {
         self.looked = None;
     }
 
+    /// Whether it is time to look again.
+    pub(super) fn is_due(&self) -> bool {
+        self.looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY)
+    }
+
+    /// Whether one of those that `spoke` is neither known nor known to be unfindable.
+    pub(super) fn is_news(&self, spoke: &[u32]) -> bool {
+        let is_news = |netns: &u32| self.get(*netns).is_none() && !self.unfindable.contains(netns);
+        spoke.iter().any(is_news)
+    }
+
     /// Looks again where that is due, asked for, or where one of those that `spoke` is news; true
     /// when it did.
     ///
@@ -48,11 +61,10 @@ impl Roster {
         walker: &Walker,
         spoke: &[u32],
         is_asked: bool,
+        descriptors: &mut DescriptorWatch,
     ) -> Result<bool, Error> {
-        let is_due = self.looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY);
-        let is_news = |netns: &u32| self.get(*netns).is_none() && !self.unfindable.contains(netns);
-        let has_news = spoke.iter().any(is_news);
-        if !is_due && !is_asked && !has_news {
+        let is_due = self.is_due();
+        if !is_due && !is_asked && !self.is_news(spoke) {
             return Ok(false);
         }
         let is_deep = self.looks.is_multiple_of(DEEP_LOOKS);
@@ -66,8 +78,25 @@ impl Roster {
             found = self.look(walker, true).await?;
         }
         let is_left = |known: &Namespace| find(&found, known.inode).is_none() && known.is_there();
-        let left: Vec<Namespace> = self.known.drain(..).filter(is_left).collect();
+        let left = self.known.iter().filter(|known| is_left(known));
+        let left: Vec<Namespace> = left.cloned().collect();
         found.extend(left);
+        found.sort_by_key(|namespace| namespace.inode);
+        let is_lost = |known: &Namespace| {
+            let descriptors = descriptors.latest();
+            let may_be_left = descriptors.is_some_and(|found| found.leads_to(known.inode));
+            find(&found, known.inode).is_none() && !may_be_left
+        };
+        if self.known.iter().any(is_lost) {
+            // Its sockets may be younger than the last walk.
+            descriptors.renew().await;
+        }
+        let descriptors = descriptors.latest();
+        let deleted = descriptors
+            .map(|descriptors| descriptors.deleted(|netns| find(&found, netns).is_some()));
+        for namespace in deleted.into_iter().flatten().filter(Namespace::is_there) {
+            found.push(self.note_deleted(namespace));
+        }
         found.sort_by_key(|namespace| namespace.inode);
         self.known = found;
         if is_due {
@@ -77,6 +106,20 @@ impl Roster {
         self.unfindable.extend(spoke.iter().filter(is_missing));
         self.looked = Some(Instant::now());
         Ok(true)
+    }
+
+    /// A namespace is there that nothing but sockets leads into. It keeps the name it had.
+    fn note_deleted(&self, mut namespace: Namespace) -> Namespace {
+        let before = self.get(namespace.inode);
+        namespace.name = before.and_then(|before| before.name.clone());
+        if before.is_none_or(|before| !before.is_deleted()) {
+            tracing::info!(
+                netns = namespace.inode,
+                name = namespace.name.as_deref().map(Escaped).map(display),
+                "no process is in this namespace and it is mounted nowhere: sockets keep it"
+            );
+        }
+        namespace
     }
 
     async fn look(&mut self, walker: &Walker, is_deep: bool) -> Result<Vec<Namespace>, Error> {

@@ -15,7 +15,7 @@ use super::watch::Watch;
 use crate::clock::{monotonic, realtime_minus_monotonic_ns};
 use crate::inventory::own;
 use crate::publish::Publisher;
-use crate::tcp::Family;
+use crate::tcp::{Family, State};
 use crate::track::{Cost, Sample, Stuck, Summary};
 
 #[derive(Debug)]
@@ -55,8 +55,15 @@ impl Sampler {
         let mut sample = self.latest.take()?;
         live.read_totals();
         for namespace in &mut sample.summary.namespaces {
-            namespace.ipv4 = live.census.counts(namespace.netns, Family::Ipv4);
-            namespace.ipv6 = live.census.counts(namespace.netns, Family::Ipv6);
+            for (counts, family) in [
+                (&mut namespace.ipv4, Family::Ipv4),
+                (&mut namespace.ipv6, Family::Ipv6),
+            ] {
+                let mut fresh = live.census.counts(namespace.netns, family);
+                // The census does not know of it.
+                fresh.copy(State::Close, counts);
+                *counts = fresh;
+            }
             namespace.doubt = live.census.doubt(namespace.netns);
         }
         sample.summary.events = live.totals();

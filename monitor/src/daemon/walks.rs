@@ -7,6 +7,7 @@ use crate::inventory::{
     Answer, Depth, Discovery, Error, Figures, Namespace, Query, Row, StateSet, Survey, Wanted,
     Worker,
 };
+use crate::survey::Descriptors;
 use crate::tcp::{Evidence, Family, Limits, State};
 use crate::track::{
     self, Census, Doubt, EventTotals, NamespaceSummary, Question, Reply, Scope, Seen, Source,
@@ -188,13 +189,23 @@ pub(crate) fn seen(row: Row, now_ns: u64) -> Seen {
     }
 }
 
-/// The census of these namespaces as every output shows it.
+/// The census of these namespaces as every output shows it. No table lists a socket in `CLOSE`: those
+/// come from `descriptors`.
 pub(crate) fn summarize(
     census: &Census,
     namespaces: &[Namespace],
     source: Source,
     events: EventTotals,
+    descriptors: Option<&Descriptors>,
 ) -> Summary {
+    let counts = |netns, family| {
+        let mut counts = census.counts(netns, family);
+        match descriptors {
+            Some(descriptors) => counts.set(State::Close, descriptors.closed(netns, family)),
+            None => counts.set_unknown(State::Close),
+        }
+        counts
+    };
     Summary {
         source,
         namespaces: namespaces
@@ -202,8 +213,9 @@ pub(crate) fn summarize(
             .map(|namespace| NamespaceSummary {
                 netns: namespace.inode,
                 name: namespace.name.clone(),
-                ipv4: census.counts(namespace.inode, Family::Ipv4),
-                ipv6: census.counts(namespace.inode, Family::Ipv6),
+                is_deleted: namespace.is_deleted(),
+                ipv4: counts(namespace.inode, Family::Ipv4),
+                ipv6: counts(namespace.inode, Family::Ipv6),
                 doubt: match source {
                     Source::Daemon => census.doubt(namespace.inode),
                     // Everything was looked at for this answer.

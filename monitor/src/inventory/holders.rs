@@ -39,6 +39,8 @@ pub(crate) fn fallback_holders(
                         fd,
                         netns,
                         state,
+                        family: None,
+                        is_mptcp: false,
                     });
                 }
             });
@@ -96,6 +98,8 @@ mod tests {
             fd: u32::try_from(socket.as_raw_fd()).unwrap(),
             netns: 9,
             state: State::Listen,
+            family: None,
+            is_mptcp: false,
         });
         expected.sort();
         assert_eq!(holders, expected);

@@ -1,7 +1,8 @@
 //! The network namespaces of this host, found through its processes and its mounts.
 //!
-//! One that lives on only through a descriptor or a socket somewhere is not found. No descriptor
-//! is kept, since that would keep a dead namespace alive.
+//! One that lives on only through a socket somewhere is found by a walk of every descriptor, and entered
+//! through one: [`Namespace::of_socket`]. One that only a descriptor of its own keeps is not found. No
+//! descriptor is kept, since that would keep a dead namespace alive.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,13 +11,12 @@ use std::fs;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
-use super::Error;
+use super::{Error, visit};
 
 /// The name of the initial namespace, whatever else it is mounted under.
 const HOST: &str = "host";
@@ -33,13 +33,35 @@ pub(crate) struct Namespace {
     pub(crate) inode: u32,
     /// File name of a bind mount (as `ip netns` makes), or `host`. Escape it before it is shown.
     pub(crate) name: Option<String>,
-    pub(super) path: PathBuf,
+    pub(super) way: Way,
+}
+
+/// Where a namespace is entered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    Path(PathBuf),
+    /// A socket in it: process and descriptor.
+    Socket(u32, u32),
 }
 
 impl Namespace {
+    /// One that is known by a socket alone, which that process has open.
+    pub(crate) const fn of_socket(inode: u32, pid: u32, fd: u32) -> Self {
+        Self {
+            inode,
+            name: None,
+            way: Way::Socket(pid, fd),
+        }
+    }
+
+    /// No process is in it and it is mounted nowhere: sockets keep it.
+    pub(crate) const fn is_deleted(&self) -> bool {
+        matches!(self.way, Way::Socket(..))
+    }
+
     /// Whether it can still be entered where it was found.
     pub(crate) fn is_there(&self) -> bool {
-        fs::metadata(&self.path).is_ok_and(|found| found.ino() == u64::from(self.inode))
+        visit::find(self).is_ok()
     }
 }
 
@@ -93,8 +115,10 @@ fn mounts(proc_root: &Path) -> Result<BTreeMap<u32, Namespace>, Error> {
     {
         let root = proc_root.join("1/root");
         for mut namespace in mounted(&mounts) {
-            let path = namespace.path.strip_prefix("/");
-            namespace.path = root.join(path.unwrap_or(&namespace.path));
+            let Way::Path(path) = &mut namespace.way else {
+                continue;
+            };
+            *path = root.join(path.strip_prefix("/").unwrap_or(path));
             found.insert(namespace.inode, namespace);
         }
     }
@@ -115,7 +139,8 @@ fn mounted(mountinfo: &[u8]) -> impl Iterator<Item = Namespace> {
         let name = path
             .file_name()
             .map(|name| name.to_string_lossy().into_owned());
-        Some(Namespace { inode, name, path })
+        let way = Way::Path(path);
+        Some(Namespace { inode, name, way })
     })
 }
 
@@ -227,9 +252,9 @@ impl Scan<'_> {
 
     fn add(&mut self, inode: u32, path: impl FnOnce(&Self) -> PathBuf) {
         if !self.found.contains_key(&inode) {
-            let path = path(self).join("ns/net");
+            let way = Way::Path(path(self).join("ns/net"));
             let name = None;
-            self.found.insert(inode, Namespace { inode, name, path });
+            self.found.insert(inode, Namespace { inode, name, way });
         }
     }
 
@@ -395,12 +420,18 @@ mod tests {
         let found = discover(&proc.0, Depth::Processes).unwrap().namespaces;
         let found: Vec<_> = found
             .into_iter()
-            .map(|one| (one.name.unwrap(), one.path))
+            .map(|one| (one.name.unwrap(), one.way))
             .collect();
         let expected = [
-            ("host".to_owned(), proc.0.join("1/ns/net")),
-            ("blue".to_owned(), proc.0.join("1/root/run/netns/blue")),
-            ("hosts".to_owned(), proc.0.join("1/root/run/netns/hosts")),
+            ("host".to_owned(), Way::Path(proc.0.join("1/ns/net"))),
+            (
+                "blue".to_owned(),
+                Way::Path(proc.0.join("1/root/run/netns/blue")),
+            ),
+            (
+                "hosts".to_owned(),
+                Way::Path(proc.0.join("1/root/run/netns/hosts")),
+            ),
         ];
         assert_eq!(found, expected);
 
@@ -416,12 +447,13 @@ mod tests {
         proc.task("12/task/12", 50);
         proc.task("12/task/13", 60);
         let found = discover(&proc.0, Depth::Threads).unwrap().namespaces;
-        let paths: Vec<_> = found.into_iter().map(|one| one.path).collect();
+        let paths: Vec<_> = found.into_iter().map(|one| one.way).collect();
         let expected = [
             proc.0.join("5/ns/net"),
             proc.0.join("12/task/13/ns/net"),
             PathBuf::from("/run/netns/a b"),
-        ];
+        ]
+        .map(Way::Path);
         assert_eq!(paths, expected);
     }
 

@@ -2,16 +2,22 @@
 
 use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use super::namespaces::Way;
 use super::{Error, Namespace};
+
+/// `include/uapi/linux/sockios.h`: the namespace of a socket, as a descriptor. It needs `CAP_NET_ADMIN`
+/// in there.
+const SIOCGSKNS: libc::Ioctl = 0x894C;
 
 /// Each way back is tried this often: a want of memory may pass.
 const RETURNS: u32 = 5;
@@ -88,9 +94,13 @@ fn not_returned(errno: Errno) -> Error {
     }
 }
 
-fn find(namespace: &Namespace) -> Result<OwnedFd, Error> {
+pub(super) fn find(namespace: &Namespace) -> Result<OwnedFd, Error> {
     let inode = namespace.inode;
-    let file = open(&namespace.path).map_err(failure(inode))?;
+    let file = match &namespace.way {
+        Way::Path(path) => open(path),
+        Way::Socket(pid, fd) => of_socket(*pid, *fd),
+    };
+    let file = file.map_err(failure(inode))?;
     // The process may have ended and its number gone to another, or the mount been replaced.
     if rustix::fs::fstat(&file).map_err(failure(inode))?.st_ino != u64::from(inode) {
         return Err(Error::Gone { inode });
@@ -101,13 +111,34 @@ fn find(namespace: &Namespace) -> Result<OwnedFd, Error> {
 /// For `map_err`: what kept us out of a namespace.
 fn failure(inode: u32) -> impl FnOnce(Errno) -> Error {
     move |errno| match errno {
-        Errno::NOENT | Errno::SRCH => Error::Gone { inode },
+        // The last is a descriptor that was closed.
+        Errno::NOENT | Errno::SRCH | Errno::BADF => Error::Gone { inode },
         Errno::PERM => Error::NotPermitted { inode },
         _ => Error::Enter {
             inode,
             cause: io::Error::from(errno),
         },
     }
+}
+
+/// The namespace of a socket that a process has open.
+fn of_socket(pid: u32, fd: u32) -> Result<OwnedFd, Errno> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let process = pidfd_open(pid.ok_or(Errno::SRCH)?, PidfdFlags::empty())?;
+    let fd = fd.try_into().map_err(|_| Errno::BADF)?;
+    let file = pidfd_getfd(process, fd, PidfdGetfdFlags::empty())?;
+    // A FIFO or a device may have taken its place, and takes this for a request of another kind.
+    if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::Socket {
+        return Err(Errno::NOENT);
+    }
+    // SAFETY: it takes no argument, and the descriptor is open.
+    let namespace = unsafe { libc::ioctl(file.as_raw_fd(), SIOCGSKNS) };
+    if namespace < 0 {
+        let errno = io::Error::last_os_error();
+        return Err(Errno::from_io_error(&errno).unwrap_or(Errno::INVAL));
+    }
+    // SAFETY: the kernel made it for us, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(namespace) })
 }
 
 /// Never waits: whatever has taken the path's place may be a FIFO.
@@ -152,7 +183,7 @@ pub(super) mod tests {
             let namespace = entered.ok().map(|()| Namespace {
                 inode: u32::try_from(inode).unwrap(),
                 name: None,
-                path,
+                way: Way::Path(path),
             });
             found.send(namespace).unwrap();
             for () in end {}

@@ -332,6 +332,7 @@ fn thread_cpu_time() -> Duration {
 mod tests {
     use std::net::TcpListener;
 
+    use super::super::namespaces::Way;
     use super::super::visit;
     use super::*;
     use crate::tcp::{Ends, Family, State};
@@ -342,7 +343,7 @@ mod tests {
         Namespace {
             inode: u32::try_from(inode).unwrap(),
             name: None,
-            path: path.to_owned(),
+            way: Way::Path(path.to_owned()),
         }
     }
 
@@ -418,7 +419,7 @@ mod tests {
         let mut moved = here();
         moved.inode = 1;
         let mut missing = here();
-        missing.path = "/proc/self/ns/none".into();
+        missing.way = Way::Path("/proc/self/ns/none".into());
         let figures = wait(|reply| worker.figures(vec![moved, missing], reply)).unwrap();
         assert_eq!(figures.len(), 2);
         for (inode, outcome) in figures {

@@ -64,6 +64,7 @@ pub(super) fn summary() -> Summary {
             NamespaceSummary {
                 netns: 4_026_531_840,
                 name: Some("host".to_owned()),
+                is_deleted: false,
                 ipv4,
                 ipv6: counts(&[State::Listen]),
                 doubt: Doubt::default(),
@@ -71,6 +72,7 @@ pub(super) fn summary() -> Summary {
             NamespaceSummary {
                 netns: 4_026_532_201,
                 name: Some("we\x1bb".to_owned()),
+                is_deleted: false,
                 ipv4: Counts::default(),
                 ipv6: counts(&[State::TimeWait]),
                 doubt: Doubt::default(),

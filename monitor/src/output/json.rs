@@ -164,6 +164,9 @@ enum Origin {
 struct Namespace {
     netns: u32,
     name: Option<String>,
+    /// No process is in it and it is mounted nowhere: sockets keep it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    deleted: bool,
     sockets: Sockets,
     family: Families,
     /// Any of these counts may be wrong.
@@ -186,9 +189,9 @@ struct Events {
     ignored: u64,
 }
 
-/// Every state with its number, zero included, in the kernel's order.
+/// Every state with its number, zero included, in the kernel's order; null where nobody can tell.
 #[derive(Deserialize)]
-#[serde(try_from = "BTreeMap<String, u64>")]
+#[serde(try_from = "BTreeMap<String, Option<u64>>")]
 struct Sockets(Counts);
 
 impl Serialize for Sockets {
@@ -201,17 +204,17 @@ impl Serialize for Sockets {
     }
 }
 
-impl TryFrom<BTreeMap<String, u64>> for Sockets {
+impl TryFrom<BTreeMap<String, Option<u64>>> for Sockets {
     type Error = String;
 
-    fn try_from(mut named: BTreeMap<String, u64>) -> Result<Self, String> {
+    fn try_from(mut named: BTreeMap<String, Option<u64>>) -> Result<Self, String> {
         let mut counts = Counts::default();
         for state in State::ALL {
-            let sockets = named.remove(state.name());
-            counts.set(
-                state,
-                sockets.ok_or_else(|| format!("state {state} is missing"))?,
-            );
+            match named.remove(state.name()) {
+                Some(Some(sockets)) => counts.set(state, sockets),
+                Some(None) => counts.set_unknown(state),
+                None => return Err(format!("state {state} is missing")),
+            }
         }
         match named.pop_first() {
             Some((name, _)) => Err(format!("unknown TCP state {name:?}")),
@@ -225,6 +228,7 @@ impl From<&Summary> for Status {
         let namespace = |namespace: &NamespaceSummary| Namespace {
             netns: namespace.netns,
             name: namespace.name.clone(),
+            deleted: namespace.is_deleted,
             sockets: Sockets(namespace.sockets()),
             family: Families {
                 ipv4: Sockets(namespace.ipv4),
@@ -261,6 +265,7 @@ impl From<Status> for Summary {
         let namespace = |namespace: Namespace| NamespaceSummary {
             netns: namespace.netns,
             name: namespace.name,
+            is_deleted: namespace.deleted,
             ipv4: namespace.family.ipv4.0,
             ipv6: namespace.family.ipv6.0,
             doubt: Doubt {

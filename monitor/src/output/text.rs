@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::clock::TimeOfDay;
 use super::errno::Errno;
 use super::{Clock, DoctorRow, Elapsed, Escaped, Outcome, Style};
-use crate::tcp::{Handover, Owner, RawState, State, Transition};
+use crate::tcp::{Counts, Handover, Owner, RawState, State, Transition};
 use crate::track::{NamespaceSummary, Source, Summary};
 pub(crate) use owners::write_owners;
 pub(crate) use ports::write_ports;
@@ -218,7 +218,8 @@ fn write_doubt(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
         return Ok(());
     }
     let names = doubted.iter().take(NAMED).map(|namespace| {
-        let name = namespace.name.as_deref().map(Escaped);
+        let name = namespace.shown_name();
+        let name = name.as_deref().map(Escaped);
         let name = name.map_or_else(|| namespace.netns.to_string(), |name| name.to_string());
         let uncertain = namespace.doubt.uncertain.iter();
         let by: Vec<String> = uncertain
@@ -246,23 +247,24 @@ fn write_doubt(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
 
 fn state_rows(summary: &Summary) -> Vec<Vec<String>> {
     let sockets = summary.sockets();
-    let sum = |count: &dyn Fn(&NamespaceSummary) -> u64| -> String {
-        summary
-            .namespaces
-            .iter()
-            .map(count)
-            .sum::<u64>()
-            .to_string()
+    let of_family = |family: fn(&NamespaceSummary) -> Counts| {
+        let mut sum = Counts::default();
+        for namespace in &summary.namespaces {
+            sum += family(namespace);
+        }
+        sum
     };
+    let ipv4 = of_family(|namespace| namespace.ipv4);
+    let ipv6 = of_family(|namespace| namespace.ipv6);
     let title = ["STATE", "TOTAL", "IPV4", "IPV6"]
         .map(str::to_owned)
         .to_vec();
     let rows = sockets.iter().map(|(state, total)| {
         vec![
             Capitals(RawState::Known(state)).to_string(),
-            total.to_string(),
-            sum(&|namespace| namespace.ipv4.get(state)),
-            sum(&|namespace| namespace.ipv6.get(state)),
+            or_dash(total).to_string(),
+            or_dash(ipv4.known(state)).to_string(),
+            or_dash(ipv6.known(state)).to_string(),
         ]
     });
     std::iter::once(title).chain(rows).collect()
@@ -282,7 +284,8 @@ fn namespace_rows(summary: &Summary) -> Vec<Vec<String>> {
     );
     let rows = summary.namespaces.iter().map(|namespace| {
         let sockets = namespace.sockets();
-        let name = or_dash(namespace.name.as_deref().map(Escaped)).to_string();
+        let name = namespace.shown_name();
+        let name = or_dash(name.as_deref().map(Escaped)).to_string();
         let mut row = vec![namespace.netns.to_string(), name];
         row.extend(states.iter().map(|state| sockets.get(*state).to_string()));
         row

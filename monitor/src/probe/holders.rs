@@ -11,11 +11,11 @@ use std::sync::{Mutex, PoisonError};
 
 use aya::programs::{Iter, ProgramError};
 use aya::{Btf, Ebpf};
-use monitor_ebpf::HolderRecord;
+use monitor_ebpf::{HolderRecord, IPPROTO_MPTCP};
 
 use super::load::{self, Attach, BpfLog, Options};
 use super::{Error, offsets, preflight};
-use crate::tcp::{Holder, RawState};
+use crate::tcp::{Family, Holder, RawState};
 
 const PROGRAM: &str = "socket_holder";
 
@@ -169,7 +169,13 @@ fn decode(bytes: &[u8; RECORD]) -> Option<Holder> {
         pid: record.pid,
         fd: record.fd,
         netns: record.netns,
-        state: RawState::from(u8::try_from(record.state).ok()?).known()?,
+        state: RawState::from(record.state).known()?,
+        family: Some(if record.is_ipv6 == 0 {
+            Family::Ipv4
+        } else {
+            Family::Ipv6
+        }),
+        is_mptcp: record.protocol == IPPROTO_MPTCP,
     })
 }
 

@@ -1,12 +1,14 @@
 //! One look at the kernel for what lingers: the sockets, who holds them, and the verdicts. What the
 //! daemon does from time to time and a verb without a daemon does once is the same.
 
+mod descriptors;
 mod people;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use descriptors::Descriptors;
 pub(crate) use people::{Eyes, People, Wanted, id_of, owner_name, process};
 
 use crate::inventory::{Query, StateSet, Survey};

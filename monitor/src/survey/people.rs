@@ -51,6 +51,23 @@ impl Eyes {
         Some(walked.map(|()| holders))
     }
 
+    /// Every holder of a socket in `CLOSE`, which no table lists; None where only /proc could tell.
+    ///
+    /// # Errors
+    /// The kernel does not finish its walk.
+    pub(crate) fn closed(&self) -> Option<Result<Vec<Holder>, probe::Error>> {
+        let Self::Kernel(kernel) = self else {
+            return None;
+        };
+        let mut holders = Vec::new();
+        let walked = kernel.read(|holder| {
+            if holder.state == State::Close && !holder.is_mptcp {
+                holders.push(holder);
+            }
+        });
+        Some(walked.map(|()| holders))
+    }
+
     /// Every holder of each of these sockets.
     pub(crate) fn look(&self, wanted: &Wanted) -> Vec<Holder> {
         let mut holders = Vec::new();
@@ -82,7 +99,7 @@ fn kernel_look(kernel: &Holders, wanted: &Wanted) -> Result<Vec<Holder>, probe::
     kernel.read(|holder| {
         if wanted.contains_key(&holder.cookie) {
             holders.push(holder);
-        } else if holder.cookie == 0 {
+        } else if holder.is_mptcp {
             of_mptcp.push(holder);
         }
     })?;

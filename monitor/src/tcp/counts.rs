@@ -4,13 +4,27 @@ use std::ops::AddAssign;
 
 use super::State;
 
+/// Stands for a number that nobody knows; sums with it are as unknown.
+const UNKNOWN: u64 = u64::MAX;
+
 /// A number of sockets for each of the twelve states.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts([u64; 12]);
 
 impl Counts {
+    /// 0 where it is not known.
     pub(crate) fn get(&self, state: State) -> u64 {
-        self.0.get(state.index()).copied().unwrap_or_default()
+        self.known(state).unwrap_or_default()
+    }
+
+    /// None where nobody could count them: what is shown says so, and never 0.
+    pub(crate) fn known(&self, state: State) -> Option<u64> {
+        let sockets = self.0.get(state.index()).copied();
+        sockets.filter(|sockets| *sockets != UNKNOWN)
+    }
+
+    pub(crate) fn set_unknown(&mut self, state: State) {
+        self.set(state, UNKNOWN);
     }
 
     pub(crate) fn set(&mut self, state: State, sockets: u64) {
@@ -19,8 +33,16 @@ impl Counts {
         }
     }
 
+    /// Takes over what another has of a state, known or not.
+    pub(crate) fn copy(&mut self, state: State, from: &Self) {
+        let sockets = from.0.get(state.index()).copied();
+        self.set(state, sockets.unwrap_or_default());
+    }
+
     pub(crate) fn add(&mut self, state: State, sockets: u64) {
-        self.set(state, self.get(state).saturating_add(sockets));
+        if let Some(slot) = self.0.get_mut(state.index()) {
+            *slot = slot.saturating_add(sockets);
+        }
     }
 
     /// Takes one socket away; false, and no change, where there was none.
@@ -31,21 +53,22 @@ impl Counts {
         sockets > 0
     }
 
-    /// Every state with its number, zero included, in the kernel's order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (State, u64)> + '_ {
-        State::ALL.into_iter().map(|state| (state, self.get(state)))
+    /// Every state with its number, zero included, in the kernel's order; None where it is not known.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (State, Option<u64>)> + '_ {
+        let states = State::ALL.into_iter();
+        states.map(|state| (state, self.known(state)))
     }
 
     /// Sockets in any state.
     pub(crate) fn total(&self) -> u64 {
-        self.0.iter().sum()
+        self.iter().filter_map(|(_, sockets)| sockets).sum()
     }
 }
 
 impl AddAssign for Counts {
     fn add_assign(&mut self, other: Self) {
-        for (state, sockets) in other.iter() {
-            self.add(state, sockets);
+        for (slot, sockets) in self.0.iter_mut().zip(other.0) {
+            *slot = slot.saturating_add(sockets);
         }
     }
 }
@@ -57,5 +80,28 @@ impl FromIterator<State> for Counts {
             counts.add(state, 1);
         }
         counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sum_with_an_unknown_is_unknown() {
+        let mut some: Counts = [State::Close, State::Listen].into_iter().collect();
+        let mut unknown = Counts::default();
+        unknown.set_unknown(State::Close);
+        unknown.add(State::Close, 2);
+        unknown += some;
+        some += unknown;
+        for counts in [some, unknown] {
+            assert_eq!(counts.known(State::Close), None);
+            assert_eq!(
+                (counts.get(State::Close), counts.known(State::TimeWait)),
+                (0, Some(0))
+            );
+        }
+        assert_eq!((some.total(), unknown.total()), (2, 1));
     }
 }

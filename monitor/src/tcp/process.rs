@@ -1,12 +1,11 @@
 //! Who holds a socket: descriptors, and the processes behind them.
 
-use super::State;
+use super::{Family, State};
 
 /// A descriptor of a TCP socket. A socket shared after `fork()` has several holders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Holder {
-    /// Cookie of the socket; 0 where none was drawn yet, and of an MPTCP socket, which stands for the
-    /// TCP sockets that share its inode.
+    /// Cookie of the socket; 0 where none was drawn yet.
     pub(crate) cookie: u64,
     /// Process id (thread group, initial pid namespace).
     pub(crate) pid: u32,
@@ -16,6 +15,10 @@ pub(crate) struct Holder {
     pub(crate) netns: u32,
     /// The socket's state when it was looked at.
     pub(crate) state: State,
+    /// None where only /proc told of it.
+    pub(crate) family: Option<Family>,
+    /// An MPTCP connection, which stands for the TCP sockets that share its inode.
+    pub(crate) is_mptcp: bool,
 }
 
 /// A process that holds sockets. Every text is another process's choice: escape it.

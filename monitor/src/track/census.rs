@@ -78,6 +78,9 @@ pub(crate) struct Tally {
     pub(crate) duplicated: u64,
     /// Sockets that were asked about one by one.
     pub(crate) asked: u64,
+    /// Transitions in a namespace that was not covered then.
+    #[serde(default)]
+    pub(crate) uncovered: u64,
 }
 
 const fn family_slot(family: Family) -> usize {
@@ -174,7 +177,7 @@ impl Census {
                 .retain(|socket| namespaces.contains_key(&socket.netns));
         }
         for netns in found {
-            self.namespaces.entry(*netns).or_default();
+            self.namespaces.entry(*netns).or_default().is_covered = true;
         }
     }
 
@@ -193,6 +196,7 @@ impl Census {
             self.discovered.push(netns);
             Namespace::default()
         });
+        self.tally.uncovered += u64::from(!namespace.is_covered);
         let ends = || Ends::new(transition.family, transition.local, transition.remote);
         match transition.subject {
             Subject::Socket => {

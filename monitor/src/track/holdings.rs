@@ -136,6 +136,8 @@ mod tests {
             fd,
             netns: 1,
             state,
+            family: None,
+            is_mptcp: false,
         }
     }
 

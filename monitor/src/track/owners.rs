@@ -32,8 +32,8 @@ impl Owners {
         all: &Counts,
         name: impl FnMut(u32) -> Option<OwnerName>,
     ) -> Self {
-        // What was never bound or connected is in no table.
-        holders.retain(|holder| holder.state != State::Close);
+        // One that was never connected has no subflow to stand for.
+        holders.retain(|holder| !(holder.is_mptcp && holder.state == State::Close));
         holders.sort_unstable();
         // Two descriptors of one process are still one socket.
         holders.dedup_by(|a, b| a.cookie != 0 && (a.cookie, a.pid) == (b.cookie, b.pid));
@@ -66,7 +66,17 @@ impl Owners {
         }
         let mut nobody = Counts::default();
         for (state, sockets) in all.iter() {
-            nobody.set(state, sockets.saturating_sub(held.get(state)));
+            match sockets {
+                // Only descriptors tell of these.
+                Some(_) if state == State::Close => {}
+                Some(sockets) => nobody.set(state, sockets.saturating_sub(held.get(state))),
+                None => {
+                    let known = leaders.iter_mut().map(|(_, counts)| counts);
+                    for counts in known.chain([&mut other, &mut nobody]) {
+                        counts.set_unknown(state);
+                    }
+                }
+            }
         }
         Self {
             taken: Some(taken),
@@ -115,6 +125,8 @@ mod tests {
             fd,
             netns: 1,
             state,
+            family: None,
+            is_mptcp: false,
         }
     }
 
@@ -148,6 +160,10 @@ mod tests {
             holder(0, 20, 8, State::Established),
             // Fresh from socket().
             holder(5, 20, 6, State::Close),
+            Holder {
+                is_mptcp: true,
+                ..holder(7, 20, 10, State::Close)
+            },
         ];
         let all = counts(&[
             (listen, 1),
@@ -165,7 +181,7 @@ mod tests {
         let expected = [
             (
                 OwnerName::Process("x".to_owned()),
-                counts(&[(listen, 1), (State::Established, 2)]),
+                counts(&[(listen, 1), (State::Established, 2), (State::Close, 1)]),
             ),
             (unit("web.service"), counts(&[(listen, 1), (wait, 1)])),
         ];
@@ -173,6 +189,24 @@ mod tests {
         assert_eq!(owners.other, counts(&[(wait, 1)]));
         // Never below zero.
         assert_eq!(owners.nobody, counts(&[(State::TimeWait, 7)]));
+    }
+
+    #[test]
+    fn what_nobody_could_count_is_unknown_of_every_owner() {
+        let mut all = counts(&[(State::Listen, 3)]);
+        all.set_unknown(State::Close);
+        let name = |_| Some(unit("x"));
+        let owners = Owners::add_up(
+            Duration::ZERO,
+            vec![holder(1, 1, 3, State::Listen)],
+            &all,
+            name,
+        );
+        let (_, of_unit) = owners.leaders[0];
+        for counts in [of_unit, owners.other, owners.nobody] {
+            assert_eq!(counts.known(State::Close), None);
+        }
+        assert_eq!((of_unit.total(), owners.nobody.total()), (1, 2));
     }
 
     #[test]

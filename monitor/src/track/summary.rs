@@ -1,5 +1,6 @@
 //! The counts at one moment, as every output shows them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::Tally;
@@ -32,6 +33,8 @@ pub(crate) struct NamespaceSummary {
     pub(crate) netns: u32,
     /// Its name (a bind mount's file name, or `host` for the initial one), where it has one.
     pub(crate) name: Option<String>,
+    /// Nothing but sockets keeps it.
+    pub(crate) is_deleted: bool,
     pub(crate) ipv4: Counts,
     pub(crate) ipv6: Counts,
     pub(crate) doubt: Doubt,
@@ -47,6 +50,16 @@ pub(crate) struct Doubt {
 }
 
 impl NamespaceSummary {
+    /// Its name as it is shown: another's choice of text, to be escaped.
+    pub(crate) fn shown_name(&self) -> Option<Cow<'_, str>> {
+        match (&self.name, self.is_deleted) {
+            (Some(name), false) => Some(name.into()),
+            (Some(name), true) => Some(format!("{name} (deleted)").into()),
+            (None, true) => Some("(deleted)".into()),
+            (None, false) => None,
+        }
+    }
+
     /// Both families together.
     pub(crate) fn sockets(&self) -> Counts {
         let mut sockets = self.ipv4;

@@ -41,4 +41,5 @@ mod storm;
 mod stream;
 mod stuck;
 mod unanswered;
+mod unlisted;
 mod usage;

@@ -121,8 +121,8 @@ const CLOSE: Words = Words {
     kept_by: "A process holds a socket that it never connected, or whose connection has ended.",
     ended_by: "connect(), listen() or close().",
     normal: "Moments before connect(); after the end, until the process calls close().",
-    advice: "Many of them in one process may be descriptors that it never closes: look at \
-             /proc/PID/fd.",
+    advice: "Many of them in one process may be descriptors that it never closes: \
+             `tcplinger owners --sort close` tells which, /proc/PID/fd shows them.",
 };
 
 const CLOSE_WAIT: Words = Words {

@@ -216,9 +216,8 @@ struct States<'a>(&'a [(u64, Option<Counts>)]);
 impl Serialize for States<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(State::ALL.into_iter().map(|state| {
-            let of_state = |counts: &Counts| counts.get(state);
             let counts = self.0.iter();
-            let counts = counts.map(|(_, counts)| counts.as_ref().map(of_state));
+            let counts = counts.map(|(_, counts)| counts.as_ref()?.known(state));
             (state.name(), counts.collect::<Vec<Option<u64>>>())
         }))
     }

@@ -25,6 +25,7 @@ pub(super) fn busy() -> Sample {
         NamespaceSummary {
             netns,
             name: (netns % 3 > 0).then(|| format!("{HOSTILE}{netns}")),
+            is_deleted: false,
             ipv4,
             ipv6: counts,
             doubt: Doubt::default(),

@@ -1,6 +1,7 @@
 //! What has leaders: owners, namespaces, buckets, ports. The first [`TOP`] are told by name, the
 //! rest is added up under `other`, which is always there, so that a sum stays one.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
@@ -75,7 +76,7 @@ pub(super) fn namespace_sockets(of: &Exposed<'_>, points: &mut Points) {
         if rank < TOP {
             let (netns, name) = (namespace.netns.to_string(), name_of(namespace));
             for (state, sockets) in parts(&counts, HELD) {
-                put(points, [&netns, name, state], sockets);
+                put(points, [&netns, &name, state], sockets);
             }
         } else {
             other += counts;
@@ -97,7 +98,7 @@ pub(super) fn namespace_stuck(of: &Exposed<'_>, points: &mut Points) {
             let sockets = stuck.remove(&(netns, severity)).unwrap_or_default();
             put(
                 points,
-                [&netns.to_string(), name, severity_name(severity)],
+                [&netns.to_string(), &name, severity_name(severity)],
                 sockets,
             );
         }
@@ -112,7 +113,7 @@ pub(super) fn namespace_stuck(of: &Exposed<'_>, points: &mut Points) {
 /// `TIME_WAIT` buckets of a namespace.
 struct Bucket<'a> {
     netns: u32,
-    name: &'a str,
+    name: Cow<'a, str>,
     /// At most: of the sockets in `FIN_WAIT2`, those that a process still holds use none.
     used: u64,
     limit: u64,
@@ -125,7 +126,7 @@ fn buckets(sample: &Sample) -> impl Iterator<Item = Bucket<'_>> {
         let counts = namespace.map(NamespaceSummary::sockets).unwrap_or_default();
         Bucket {
             netns: *netns,
-            name: namespace.map_or("", name_of),
+            name: namespace.map_or(Cow::Borrowed(""), name_of),
             used: counts.get(State::TimeWait) + counts.get(State::FinWait2),
             limit: buckets.limit,
             overflows: buckets.overflows,
@@ -147,7 +148,7 @@ pub(super) fn buckets_used(of: &Exposed<'_>, points: &mut Points) {
     for bucket in leaders {
         put(
             points,
-            [&bucket.netns.to_string(), bucket.name],
+            [&bucket.netns.to_string(), &bucket.name],
             bucket.used,
         );
     }
@@ -159,7 +160,7 @@ pub(super) fn buckets_limit(of: &Exposed<'_>, points: &mut Points) {
     for bucket in by_share(of.sample).into_iter().take(TOP) {
         put(
             points,
-            [&bucket.netns.to_string(), bucket.name],
+            [&bucket.netns.to_string(), &bucket.name],
             bucket.limit,
         );
     }
@@ -169,7 +170,7 @@ pub(super) fn buckets_limit(of: &Exposed<'_>, points: &mut Points) {
 pub(super) fn overflows(of: &Exposed<'_>, points: &mut Points) {
     let told = buckets(of.sample).filter_map(|bucket| Some((bucket.overflows?, bucket)));
     for (overflows, bucket) in told.take(TOP) {
-        put(points, [&bucket.netns.to_string(), bucket.name], overflows);
+        put(points, [&bucket.netns.to_string(), &bucket.name], overflows);
     }
     put(points, [OTHER, OTHER], of.sample.other_overflows);
 }
@@ -197,8 +198,8 @@ fn put_ports<T: Into<super::Value>>(
     figure: impl Fn(&PortRow) -> T,
 ) {
     for port in worst_ports(of.sample) {
-        let name = namespace(of.sample, port.netns).map_or("", name_of);
-        put(points, [&port.netns.to_string(), name], figure(port));
+        let name = namespace(of.sample, port.netns).map_or(Cow::Borrowed(""), name_of);
+        put(points, [&port.netns.to_string(), &name], figure(port));
     }
 }
 
@@ -222,6 +223,6 @@ fn namespace(sample: &Sample, netns: u32) -> Option<&NamespaceSummary> {
     namespaces.get(at.ok()?)
 }
 
-fn name_of(namespace: &NamespaceSummary) -> &str {
-    namespace.name.as_deref().unwrap_or_default()
+fn name_of(namespace: &NamespaceSummary) -> Cow<'_, str> {
+    namespace.shown_name().unwrap_or_default()
 }

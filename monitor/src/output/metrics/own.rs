@@ -16,7 +16,7 @@ pub(super) const ONE: Family = Family {
 };
 
 /// Metrics of the daemon itself.
-pub(super) static OWN: [Family; 30] = [
+pub(super) static OWN: [Family; 31] = [
     Family {
         name: "tcplinger_events_received",
         kind: Counter,
@@ -47,6 +47,15 @@ pub(super) static OWN: [Family; 30] = [
         help: "Full sockets by which snapshots have corrected the event-driven counts.",
         otel: ("tcplinger.drift.sockets", "{socket}"),
         points: values::drift,
+        ..ONE
+    },
+    Family {
+        name: "tcplinger_uncovered_transitions",
+        kind: Counter,
+        help: "Transitions in network namespaces that were not found yet, or cannot be: no count has \
+               their sockets.",
+        otel: ("tcplinger.uncovered_transitions", "{transition}"),
+        points: values::uncovered,
         ..ONE
     },
     Family {

@@ -83,7 +83,10 @@ pub(super) fn sockets(of: &Exposed<'_>, points: &mut Points) {
     }
     for (family, counts) in [("ipv4", ipv4), ("ipv6", ipv6)] {
         for (state, sockets) in counts.iter() {
-            put(points, [state.name(), family], sockets);
+            // What nobody can tell has no series, and no zero.
+            if let Some(sockets) = sockets {
+                put(points, [state.name(), family], sockets);
+            }
         }
     }
 }
@@ -197,6 +200,10 @@ pub(super) fn events_ignored(of: &Exposed<'_>, points: &mut Points) {
 
 pub(super) fn drift(of: &Exposed<'_>, points: &mut Points) {
     put(points, [], of.sample.summary.tally.corrected);
+}
+
+pub(super) fn uncovered(of: &Exposed<'_>, points: &mut Points) {
+    put(points, [], of.sample.summary.tally.uncovered);
 }
 
 pub(super) fn contradicting(of: &Exposed<'_>, points: &mut Points) {

@@ -37,7 +37,7 @@ pub(crate) fn write_owners(
         row.extend(
             states
                 .iter()
-                .map(|state| holding.sockets.get(*state).to_string()),
+                .map(|state| or_dash(holding.sockets.known(*state)).to_string()),
         );
         row
     });

@@ -154,15 +154,18 @@ fn an_expected_refusal_leaves_no_log_behind() {
 
 #[test]
 fn an_unknown_state_is_skipped() {
-    let bytes = |state: u32| {
+    let bytes = |state: u8| {
         let mut bytes = [0; RECORD];
         bytes[16..20].copy_from_slice(&7_u32.to_ne_bytes());
-        bytes[20..].copy_from_slice(&state.to_ne_bytes());
+        bytes[20..22].copy_from_slice(&262_u16.to_ne_bytes());
+        bytes[22] = state;
+        bytes[23] = 1;
         bytes
     };
     let holder = decode(&bytes(8)).unwrap();
     assert_eq!((holder.fd, holder.state), (7, State::CloseWait));
-    for unknown in [0, 13, 255, 256 + 8, u32::MAX] {
+    assert!(holder.is_mptcp && holder.family == Some(Family::Ipv6));
+    for unknown in [0, 13, 255] {
         assert_eq!(decode(&bytes(unknown)), None);
     }
 }

@@ -191,7 +191,7 @@ impl Merge {
         let total = |counts: &[Counts; 2]| -> u64 {
             let all = counts.iter().flat_map(Counts::iter);
             let covered = all.filter(|(state, _)| scope.covers(*state));
-            covered.map(|(_, sockets)| sockets).sum()
+            covered.filter_map(|(_, sockets)| sockets).sum()
         };
         total(&namespace.full) == total(&self.listed)
     }

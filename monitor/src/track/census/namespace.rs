@@ -48,6 +48,8 @@ pub(super) struct Namespace {
     pub(super) listed: Option<[Counts; 2]>,
     pub(super) minisockets: Minisockets,
     pub(super) requests: Requests,
+    /// It was found, and can be entered.
+    pub(super) is_covered: bool,
     pub(super) trust: Trust,
     /// Every lingering socket was seen by a survey, which knows the least age of each.
     pub(super) is_surveyed: bool,

@@ -906,6 +906,14 @@ fn gone_namespaces_are_forgotten_and_new_ones_are_unknown() {
     assert!(census.is_in_doubt());
     let (need, _) = census.need(NETNS + 1, 0);
     assert_eq!(need.urgency, Urgency::Wrong);
+    // What happens where nothing leads is counted, and in no count.
+    let one = seen(1, Family::Ipv4, State::CloseWait);
+    let elsewhere = transition(&one, State::CloseWait, State::LastAck, true);
+    let _: Applied = census.apply(&elsewhere);
+    assert_eq!(census.tally().uncovered, 1);
+    census.cover(&BTreeSet::from([NETNS]));
+    let _: Applied = census.apply(&elsewhere);
+    assert_eq!(census.tally().uncovered, 1);
 }
 
 /// All that a new namespace holds announced itself: its figures say so, and no walk is needed.

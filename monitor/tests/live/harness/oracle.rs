@@ -96,7 +96,8 @@ impl Status {
         for family in [V4, V6] {
             for (spelling, state) in STATES {
                 let number = count(&namespace["family"][family], state);
-                if number > 0 {
+                // `ss` lists no socket in CLOSE.
+                if number > 0 && state != "close" {
                     *sockets.entry((family, spelling.to_owned())).or_default() += number;
                 }
             }

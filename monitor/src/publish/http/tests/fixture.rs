@@ -177,6 +177,7 @@ pub(super) fn sample() -> Sample {
             namespaces: vec![NamespaceSummary {
                 netns: 7,
                 name: Some("host".to_owned()),
+                is_deleted: false,
                 ipv4: counts(&[(State::Established, 2), (State::CloseWait, 3)]),
                 ipv6: counts(&[(State::FinWait1, 1)]),
                 doubt: Doubt::default(),
