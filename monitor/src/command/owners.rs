@@ -62,7 +62,10 @@ fn look(args: &OwnersArgs) -> Result<Vec<Holding>> {
         .map(|place| (place.id, (place.inode, place.netns, place.state)))
         .collect();
     let eyes = Eyes::open();
-    let mut holders = eyes.look(&wanted);
+    let mut holders = eyes.look(
+        || wanted.iter().map(|(id, place)| (*id, *place)),
+        |holder| holder,
+    );
     let mut sockets: Vec<(u64, State)> = all.iter().map(|place| (place.id, place.state)).collect();
     let sees_closed = match eyes.closed() {
         _ if !states.contains(&State::Close) => true,

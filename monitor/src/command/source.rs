@@ -15,8 +15,7 @@ use crate::config::{self, File};
 use crate::daemon::control::{self, Error, Question};
 use crate::inventory::{Namespace, StateSet, Survey, Worker, wait};
 use crate::output::json;
-use crate::survey::{self, Eyes, Look, Scene};
-use crate::tcp::Evidence;
+use crate::survey::{self, Eyes, Found, Look, Scene};
 use crate::track::stuck::{Board, CountBoard, Report, Rules};
 use crate::track::{Census, PortReport, PortTally, Pressure, Scope, Snapshot};
 
@@ -139,12 +138,12 @@ impl Kernel {
         let mut scene = Scene::default();
         for namespace in &self.namespaces {
             let netns = namespace.inode;
-            let taken: Result<Survey<Vec<Evidence>>, _> = wait(|reply| {
+            let taken: Result<Survey<Found>, _> = wait(|reply| {
                 let namespace = namespace.clone();
-                let found = Vec::new();
+                let found = Found::default();
                 let query = survey::LINGERING;
                 self.worker
-                    .survey(namespace, query, found, Scene::collect, reply);
+                    .survey(namespace, query, found, Found::take, reply);
             })?;
             let Some(taken) = netns::unless_gone(namespace, taken)? else {
                 continue;
@@ -158,23 +157,19 @@ impl Kernel {
                 is_alone: true,
                 began_ns: now_ns,
             };
-            let seen = taken
-                .found
-                .iter()
-                .map(|socket| survey::seen(socket, now_ns));
+            let sockets = taken.found.sockets.iter(netns);
+            let seen = sockets.map(|socket| survey::seen(&socket, now_ns));
             // Nothing was counted, so nothing is corrected.
             let _: u64 = self.census.finish(netns, snapshot, seen);
-            scene.add(netns, taken);
+            scene.add(netns, taken.found, taken.limits);
         }
-        let ages = scene.sockets.iter().map(|socket| {
-            let age = match self.census.since(socket) {
+        scene.set_ages(|socket| {
+            Some(match self.census.since(socket) {
                 Some(since) => survey::watched(since, now_ns),
                 None => survey::unwatched(socket),
-            };
-            Some(age)
+            })
         });
-        let ages = ages.collect();
-        let look = Look::new(scene, &self.eyes, Arc::clone(&self.rules), ages);
+        let look = Look::new(scene, &self.eyes, Arc::clone(&self.rules));
         let mut findings = look.counted(&mut self.counts, Duration::from_nanos(now_ns));
         findings.extend(look.findings(all));
         // Every namespace was looked at.

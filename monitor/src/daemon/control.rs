@@ -19,7 +19,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{spawn_blocking, yield_now};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::memory;
 use crate::publish::{Place, Places};
@@ -40,6 +40,8 @@ const BACK_OFF: Duration = Duration::from_millis(10);
 const LONGEST_QUESTION: u64 = 1 << 16;
 /// For a question to arrive, and for an answer to be taken.
 const MANNERS: Duration = Duration::from_secs(5);
+/// For a whole answer to be taken: the time that is spent waiting for the asker.
+const TAKING: Duration = Duration::from_mins(1);
 
 /// What a daemon can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -78,11 +80,11 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    const PIECE: usize = 1 << 16;
+    const PIECE: usize = 1 << 14;
 
     fn new() -> (Self, mpsc::Receiver<Vec<u8>>) {
-        let (pieces, receiver) = mpsc::channel(4);
-        let piece = Vec::new();
+        let (pieces, receiver) = mpsc::channel(2);
+        let piece = Vec::with_capacity(Self::PIECE);
         (Self { pieces, piece }, receiver)
     }
 
@@ -101,15 +103,15 @@ impl Reply {
 
 impl io::Write for Reply {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.piece.extend_from_slice(bytes);
-        if self.piece.len() >= Self::PIECE {
+        if self.piece.len() + bytes.len() > Self::PIECE {
             self.flush()?;
         }
+        self.piece.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let piece = std::mem::take(&mut self.piece);
+        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(Self::PIECE));
         let is_gone = |_| io::ErrorKind::BrokenPipe.into();
         self.pieces.blocking_send(piece).map_err(is_gone)
     }
@@ -316,13 +318,16 @@ async fn answer(
     if askers.send(Asker { question, reply }).await.is_err() {
         return Ok(());
     }
-    let write = async {
-        while let Some(piece) = pieces.recv().await {
-            timeout(MANNERS, sender.write_all(&piece)).await??;
+    let mut waited = Duration::ZERO;
+    while let Some(piece) = pieces.recv().await {
+        let began = Instant::now();
+        timeout(MANNERS, sender.write_all(&piece)).await??;
+        waited += began.elapsed();
+        if waited > TAKING {
+            return Err(io::ErrorKind::TimedOut.into());
         }
-        Ok(())
-    };
-    timeout(PATIENCE, write).await?
+    }
+    Ok(())
 }
 
 fn hello() -> io::Result<Vec<u8>> {

@@ -118,7 +118,8 @@ fn look_in_proc(
             wanted.extend(survey.found);
         }
     }
-    Some(eyes.look(&wanted))
+    let wanted = || wanted.iter().map(|(id, place)| (*id, *place));
+    Some(eyes.look(wanted, |holder| holder))
 }
 
 fn want(wanted: &mut Wanted, socket: &Evidence) {

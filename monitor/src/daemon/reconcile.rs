@@ -56,6 +56,8 @@ const AUDITED_BY_REQUESTS: u64 = 2_000;
 const READ_AGAIN: Duration = Duration::from_millis(5);
 /// As many requests as this a round are always affordable: some milliseconds.
 const FEW_REQUESTS: usize = 3_000;
+/// Between two looks whether a list of what is stuck is written.
+const LOOK_FOR_ROOM: Duration = Duration::from_millis(20);
 /// Between two audits of the same namespace, at least.
 const AUDIT_EVERY: Duration = Duration::from_mins(1);
 
@@ -75,6 +77,8 @@ pub(super) struct Reconciler {
     publisher: Rc<Publisher>,
     interval: Duration,
     summary_every: Duration,
+    /// Who waits for a list of what is stuck while another is written: there is memory for one.
+    waiting: Vec<(Wanted, Answer)>,
     /// What the log said last, and when.
     logged: (Counts, Option<Instant>),
 }
@@ -110,6 +114,7 @@ impl Reconciler {
             publisher,
             interval: settings.interval,
             summary_every: settings.summary_every,
+            waiting: Vec::new(),
             logged: (Counts::default(), None),
         }
     }
@@ -154,13 +159,15 @@ impl Reconciler {
                     // Those who ask again meanwhile are answered by the same.
                     continue;
                 }
+                () = sleep(LOOK_FOR_ROOM), if !self.waiting.is_empty() => {}
                 ticked = ticks.tick() => ticked.context("cannot wait for a timer")?,
             }
             while let Ok(asker) = requests.try_recv() {
                 askers.push(asker);
             }
             let is_due = |began: Instant| began.elapsed() + TICK_SLACK >= self.interval;
-            if !askers.is_empty() || began.is_none_or(is_due) {
+            let is_free = !self.waiting.is_empty() && !self.watch.is_shown();
+            if is_free || !askers.is_empty() || began.is_none_or(is_due) {
                 began = Some(Instant::now());
                 tokio::select! {
                     ended = self.turn(askers) => ended?,
@@ -194,6 +201,7 @@ impl Reconciler {
         for Asker { question, reply } in askers {
             self.answer(question, reply).await?;
         }
+        self.answer_waiting().await?;
         let is_due = self
             .logged
             .1
@@ -228,7 +236,9 @@ impl Reconciler {
         self.live.borrow_mut().note_losses();
         let summary = self.summary();
         let (worker, known) = (self.walker.worker(), self.roster.known());
-        self.owners.turn(summary.sockets(), worker, known).await;
+        if !self.watch.is_shown() {
+            self.owners.turn(summary.sockets(), worker, known).await;
+        }
         let (live, owners) = (self.live.borrow(), &self.owners);
         let walked = self.queue.spent() + self.descriptors.spent();
         let mut sampler = self.sampler.borrow_mut();
@@ -255,13 +265,24 @@ impl Reconciler {
                 netns,
                 known: given,
             } => {
-                let wanted = Wanted { all, netns };
-                let report = self
-                    .watch
-                    .report(&self.walker, known, wanted, given)
-                    .await?;
-                reply.send(move |reply| json::write(reply, &report));
+                let wanted = Wanted { all, netns, given };
+                self.waiting.push((wanted, reply));
             }
+        }
+        Ok(())
+    }
+
+    /// Answers all who want to know what is stuck from one look, unless the last one is still written.
+    async fn answer_waiting(&mut self) -> Result<()> {
+        if self.waiting.is_empty() || self.watch.is_shown() {
+            return Ok(());
+        }
+        let waiting = std::mem::take(&mut self.waiting);
+        let (wanted, replies): (Vec<Wanted>, Vec<Answer>) = waiting.into_iter().unzip();
+        let known = self.roster.known();
+        let reports = self.watch.reports(&self.walker, known, &wanted).await?;
+        for (report, reply) in reports.into_iter().zip(replies) {
+            reply.send(move |reply| json::write(reply, &report));
         }
         Ok(())
     }
@@ -308,7 +329,8 @@ impl Reconciler {
             // What it did not list is asked about at once.
             self.ask(effort).await?;
         }
-        if effort == Effort::Usual {
+        // A walk's rows find no room beside a look.
+        if effort == Effort::Usual && !self.watch.is_shown() {
             self.audit().await?;
         }
         self.live.borrow_mut().note_losses();

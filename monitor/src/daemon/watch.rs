@@ -5,13 +5,14 @@ mod look;
 mod ports;
 mod scan;
 
+use look::Shown;
 pub(super) use look::Wanted;
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -66,6 +67,8 @@ pub(super) struct Watch {
     /// looked at.
     looked: BTreeMap<u32, Duration>,
     looked_at_ports: Duration,
+    /// The last look that somebody asked for, while its findings are taken.
+    shown: Weak<Shown>,
     /// When the ports of a leader were last looked at, or tried to.
     tried: BTreeMap<u32, Duration>,
     /// Namespaces whose survey failed, as the log has it.
@@ -106,6 +109,7 @@ impl Watch {
             leaders_budget: Budget::new(settings.walk_share, monotonic()),
             looked: BTreeMap::new(),
             looked_at_ports: Duration::ZERO,
+            shown: Weak::new(),
             tried: BTreeMap::new(),
             failing: BTreeSet::new(),
             logged: 0,
@@ -143,7 +147,8 @@ impl Watch {
         );
         self.note_leaks(now);
         let due = self.due(&inodes, now);
-        let is_due = |known: &&Namespace| due.contains(&known.inode);
+        // There is memory for one look.
+        let is_due = |known: &&Namespace| due.contains(&known.inode) && !self.is_shown();
         let due: Vec<Namespace> = known.iter().filter(is_due).cloned().collect();
         let crowded = if now.saturating_sub(self.looked_at_ports) >= LOOK_AT_PORTS {
             self.crowded(known)
@@ -161,7 +166,9 @@ impl Watch {
                 self.look(walker, &due, Pays::Budget).await?;
             }
         }
-        self.look_at_leaders_ports(walker, known, now).await?;
+        if !self.is_shown() {
+            self.look_at_leaders_ports(walker, known, now).await?;
+        }
         self.note_dropped();
         self.log();
         Ok(())

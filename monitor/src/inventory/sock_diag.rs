@@ -1,6 +1,6 @@
 //! Every TCP socket of the calling thread's network namespace, from `NETLINK_SOCK_DIAG`.
 
-use std::{io, mem};
+use std::io;
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 
@@ -20,7 +20,17 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// another (`inet_diag_dump_icsk()` in `net/ipv4/inet_diag.c`, Linux 6.18).
 pub(super) fn dump(states: StateSet, rows: &mut Vec<Row>) -> Result<Dump, Error> {
     rows.clear();
-    let dump = walk(states.plain(), |found| rows.push(found.row()))?;
+    let mut recent = Recent::default();
+    let dump = walk(states.plain(), |found| {
+        let (row, name) = (found.row(), (found.cookie(), found.fingerprint()));
+        match recent
+            .meet(name, rows.len())
+            .and_then(|at| rows.get_mut(at))
+        {
+            Some(before) => *before = row,
+            None => rows.push(row),
+        }
+    })?;
     drop_repeats(rows);
     Ok(dump)
 }
@@ -34,7 +44,8 @@ pub(super) fn survey(
 ) -> Result<Dump, Error> {
     let mut recent = Recent::default();
     walk(query, |found| {
-        if recent.is_new((found.cookie(), found.fingerprint())) {
+        let name = (found.cookie(), found.fingerprint());
+        if recent.meet(name, 0).is_none() {
             take(&found.evidence(netns));
         }
     })
@@ -61,30 +72,34 @@ fn walk(query: Query, take: impl FnMut(&Found<'_>)) -> Result<Dump, Error> {
 #[derive(Default)]
 struct Recent {
     met: [(u64, u64); 32],
+    /// What was said of each.
+    places: [usize; 32],
     next: usize,
 }
 
 impl Recent {
-    fn is_new(&mut self, socket: (u64, u64)) -> bool {
-        let is_new = !self.met.contains(&socket);
-        if is_new && let Some(slot) = self.met.get_mut(self.next) {
-            *slot = socket;
+    /// The place that was given for this socket when it was met before; else `place` is.
+    fn meet(&mut self, socket: (u64, u64), place: usize) -> Option<usize> {
+        if let Some(at) = self.met.iter().position(|met| *met == socket) {
+            return self.places.get(at).copied();
+        }
+        let slots = self
+            .met
+            .get_mut(self.next)
+            .zip(self.places.get_mut(self.next));
+        if let Some((met, its_place)) = slots {
+            (*met, *its_place) = (socket, place);
             self.next = (self.next + 1) % self.met.len();
         }
-        is_new
+        None
     }
 }
 
-/// Keeps the latest row of each socket.
+/// Orders the rows and keeps one of each socket, in place: a stable sort would take as much memory
+/// again. Which of two that were far apart stays does not matter: the later one is settled by events.
 fn drop_repeats(rows: &mut Vec<Row>) {
-    rows.sort_by(|one, other| (one.cookie, &one.ends).cmp(&(other.cookie, &other.ends)));
-    rows.dedup_by(|later, kept| {
-        let is_repeat = (later.cookie, &later.ends) == (kept.cookie, &kept.ends);
-        if is_repeat {
-            mem::swap(later, kept);
-        }
-        is_repeat
-    });
+    rows.sort_unstable_by(|one, other| (one.cookie, &one.ends).cmp(&(other.cookie, &other.ends)));
+    rows.dedup_by(|one, other| (one.cookie, &one.ends) == (other.cookie, &other.ends));
 }
 
 struct Walk<F> {
@@ -210,12 +225,11 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_of_repeated_rows_stays() {
+    fn rows_are_ordered_and_each_socket_stays_once() {
         let mut rows = vec![
             row(3, State::Established),
-            row(2, State::Established),
+            row(2, State::LastAck),
             row(1, State::Listen),
-            row(2, State::CloseWait),
             row(2, State::LastAck),
         ];
         drop_repeats(&mut rows);
@@ -275,12 +289,13 @@ mod tests {
     #[test]
     fn a_repeat_is_told_from_another_socket_nearby() {
         let mut recent = Recent::default();
-        assert!(recent.is_new((1, 1)));
-        assert!(recent.is_new((1, 2)));
-        assert!(!recent.is_new((1, 1)));
-        assert!((2..33).all(|cookie| recent.is_new((cookie, 1))));
-        assert!(!recent.is_new((1, 2)));
-        assert!(recent.is_new((1, 1)));
+        assert_eq!(recent.meet((1, 1), 10), None);
+        assert_eq!(recent.meet((1, 2), 11), None);
+        // What is met again takes the place it had.
+        assert_eq!(recent.meet((1, 1), 12), Some(10));
+        assert!((2..33).all(|cookie| recent.meet((cookie, 1), 20).is_none()));
+        assert_eq!(recent.meet((1, 2), 21), Some(11));
+        assert_eq!(recent.meet((1, 1), 22), None);
     }
 
     /// What a survey says of the socket with that cookie, once it is in `state`.

@@ -3,6 +3,7 @@
 
 mod descriptors;
 mod people;
+mod sockets;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -10,8 +11,9 @@ use std::time::Duration;
 
 pub(crate) use descriptors::Descriptors;
 pub(crate) use people::{Eyes, People, Wanted, id_of, owner_name, process};
+pub(crate) use sockets::Sockets;
 
-use crate::inventory::{Query, StateSet, Survey};
+use crate::inventory::{Query, StateSet};
 use crate::tcp::{Ends, Evidence, Limits, State};
 use crate::track::Seen;
 use crate::track::stuck::{
@@ -28,34 +30,78 @@ pub(crate) const LISTENERS: Query = StateSet::of(&[State::Listen]).explained();
 /// The lingering sockets of some namespaces, and what decides how long they may.
 #[derive(Debug, Default)]
 pub(crate) struct Scene {
-    pub(crate) sockets: Vec<Evidence>,
+    /// By namespace.
+    sockets: BTreeMap<u32, Sockets>,
     /// By namespace and port.
     listeners: HashMap<(u32, u16), Vec<Evidence>>,
     pub(crate) limits: BTreeMap<u32, Limits>,
 }
 
-impl Scene {
+/// What a survey of a namespace found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) sockets: Sockets,
+    listeners: Vec<Evidence>,
+}
+
+impl Found {
     /// For [`crate::inventory::Worker::survey`]: keeps each socket.
-    pub(crate) fn collect(found: &mut Vec<Evidence>, socket: &Evidence) {
-        found.push(*socket);
+    pub(crate) fn take(&mut self, socket: &Evidence) {
+        if socket.state == State::Listen {
+            self.listeners.push(*socket);
+        } else {
+            self.sockets.push(socket);
+        }
+    }
+}
+
+impl Scene {
+    /// Adds what was found in a namespace; its sockets only once.
+    pub(crate) fn add(&mut self, netns: u32, found: Found, limits: Limits) {
+        for socket in found.listeners {
+            let place = (netns, socket.local.port());
+            self.listeners.entry(place).or_default().push(socket);
+        }
+        if found.sockets.len() > 0 {
+            self.sockets.insert(netns, found.sockets);
+        }
+        self.limits.insert(netns, limits);
     }
 
-    pub(crate) fn add(&mut self, netns: u32, survey: Survey<Vec<Evidence>>) {
-        for socket in survey.found {
-            if socket.state == State::Listen {
-                let place = (netns, socket.local.port());
-                self.listeners.entry(place).or_default().push(socket);
-            } else {
-                self.sockets.push(socket);
+    /// Every lingering socket.
+    pub(crate) fn sockets(&self) -> impl Iterator<Item = Evidence> {
+        let all = self.sockets.iter();
+        all.flat_map(|(netns, sockets)| sockets.iter(*netns))
+    }
+
+    /// Gives each socket its age; None to leave it out.
+    pub(crate) fn set_ages(&mut self, age: impl Fn(&Evidence) -> Option<Age>) {
+        for (netns, sockets) in &mut self.sockets {
+            for at in 0..sockets.len() {
+                let age = sockets.get(*netns, at).and_then(|socket| age(&socket));
+                sockets.set_age(at, age);
             }
         }
-        self.limits.insert(netns, survey.limits);
+    }
+
+    fn places(&self) -> impl Iterator<Item = At> {
+        let all = self.sockets.iter();
+        all.flat_map(|(netns, sockets)| (0..sockets.len()).map(|at| At { netns: *netns, at }))
+    }
+
+    fn get(&self, at: At) -> Option<Evidence> {
+        self.sockets.get(&at.netns)?.get(at.netns, at.at)
+    }
+
+    fn age(&self, at: At) -> Option<Age> {
+        self.sockets.get(&at.netns)?.age(at.at)
     }
 
     /// Whether any socket of this namespace may wait for `accept()`.
     pub(crate) fn has_unaccepted(&self, netns: u32) -> bool {
-        let of_namespace = self.sockets.iter().filter(|socket| socket.netns == netns);
-        of_namespace.into_iter().any(is_waiting)
+        let of_namespace = self.sockets.get(&netns);
+        let mut sockets = of_namespace.into_iter().flat_map(|of| of.iter(netns));
+        sockets.any(|socket| is_waiting(&socket))
     }
 
     /// The listeners at which a socket waits for `accept()`; none where it waits for nothing.
@@ -83,27 +129,27 @@ fn is_waiting(socket: &Evidence) -> bool {
         && !socket.is_minisocket
 }
 
+/// The place of a socket in a scene.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct At {
+    netns: u32,
+    at: usize,
+}
+
 /// A scene with all that a verdict on its sockets follows from. What explains a verdict is made only
 /// for whom it is asked.
 #[derive(Debug)]
 pub(crate) struct Look {
     pub(crate) scene: Scene,
-    pub(crate) people: People,
+    people: People,
     rules: Arc<Rules>,
-    /// Of each socket; None where it is to be left out.
-    ages: Vec<Option<Age>>,
     /// Of those that no rule decides.
     defaults: HashMap<(u32, State), Ages>,
 }
 
 impl Look {
-    /// Looks for the holders of the scene's sockets; `ages` has one for each of them.
-    pub(crate) fn new(
-        scene: Scene,
-        eyes: &Eyes,
-        rules: Arc<Rules>,
-        ages: Vec<Option<Age>>,
-    ) -> Self {
+    /// Looks for the holders of the scene's sockets, and judges those that have an age.
+    pub(crate) fn new(scene: Scene, eyes: &Eyes, rules: Arc<Rules>) -> Self {
         let mut defaults = HashMap::new();
         for (netns, limits) in &scene.limits {
             for state in State::LINGERING {
@@ -111,25 +157,46 @@ impl Look {
                 defaults.insert((*netns, state), ages);
             }
         }
-        Self {
+        let mut look = Self {
             people: People::of(&scene, eyes),
             scene,
             rules,
-            ages,
             defaults,
-        }
+        };
+        look.judge_all();
+        look
     }
 
-    /// Each socket that is stuck, by its place in the scene.
-    pub(crate) fn stuck(&self) -> impl Iterator<Item = (usize, Severity)> {
-        let judged = (0..self.scene.sockets.len())
-            .filter_map(|at| Some((at, self.judge(at, |case| self.rules.severity(case))?)));
+    fn judge_all(&mut self) {
+        let mut sockets = std::mem::take(&mut self.scene.sockets);
+        for (netns, sockets) in &mut sockets {
+            for at in 0..sockets.len() {
+                let verdict = sockets.get(*netns, at).zip(sockets.age(at));
+                let severity = verdict
+                    .and_then(|(socket, age)| {
+                        self.judge(&socket, age, |case| self.rules.severity(case))
+                    })
+                    .unwrap_or(Severity::None);
+                sockets.set_severity(at, severity);
+            }
+        }
+        self.scene.sockets = sockets;
+    }
+
+    fn severity(&self, at: At) -> Severity {
+        let of_namespace = self.scene.sockets.get(&at.netns);
+        of_namespace.map_or(Severity::None, |sockets| sockets.severity(at.at))
+    }
+
+    /// Each socket that is stuck.
+    pub(crate) fn stuck(&self) -> impl Iterator<Item = (At, Severity)> {
+        let judged = self.scene.places().map(|at| (at, self.severity(at)));
         judged.filter(|(_, severity)| *severity > Severity::None)
     }
 
     /// What tells the finding on a socket from others.
-    pub(crate) fn key(&self, at: usize) -> Option<Key> {
-        let socket = self.scene.sockets.get(at)?;
+    pub(crate) fn key(&self, at: At) -> Option<Key> {
+        let socket = self.scene.get(at)?;
         match socket.cookie {
             0 => self.finding(at).map(|finding| Key::of(&finding)),
             cookie => Some(Key::of_socket(socket.netns, socket.state, cookie)),
@@ -137,19 +204,24 @@ impl Look {
     }
 
     /// The verdict on a socket, with what explains it.
-    pub(crate) fn finding(&self, at: usize) -> Option<Finding> {
-        self.judge(at, |case| self.rules.judge(case))
+    pub(crate) fn finding(&self, at: At) -> Option<Finding> {
+        let (socket, age) = (self.scene.get(at)?, self.scene.age(at)?);
+        self.judge(&socket, age, |case| self.rules.judge(case))
     }
 
     /// Every verdict, or that on all that is stuck.
     pub(crate) fn findings(&self, wants_all: bool) -> impl Iterator<Item = Finding> {
-        let all = (0..self.scene.sockets.len()).filter_map(|at| self.finding(at));
-        all.filter(move |finding| wants_all || finding.severity > Severity::None)
+        let wanted = self.scene.places();
+        let wanted = wanted.filter(move |at| wants_all || self.severity(*at) > Severity::None);
+        wanted.filter_map(|at| self.finding(at))
     }
 
-    fn judge<T>(&self, at: usize, verdict: impl FnOnce(&Case<'_>) -> T) -> Option<T> {
-        let socket = self.scene.sockets.get(at)?;
-        let age = (*self.ages.get(at)?)?;
+    fn judge<T>(
+        &self,
+        socket: &Evidence,
+        age: Age,
+        verdict: impl FnOnce(&Case<'_>) -> T,
+    ) -> Option<T> {
         let limits = self.scene.limits.get(&socket.netns)?;
         let ages = *self.defaults.get(&(socket.netns, socket.state))?;
         Some(verdict(&Case {
@@ -173,11 +245,9 @@ impl Look {
     }
 
     /// Each socket with all its owners.
-    pub(crate) fn owned(&self) -> Vec<(&Evidence, Vec<Owner>)> {
-        let sockets = self.scene.sockets.iter();
-        sockets
-            .map(|socket| (socket, self.owners(socket)))
-            .collect()
+    pub(crate) fn owned(&self) -> impl Iterator<Item = (Evidence, Vec<Owner>)> {
+        let sockets = self.scene.sockets();
+        sockets.map(|socket| (socket, self.owners(&socket)))
     }
 
     /// What the count rules find.
@@ -185,11 +255,7 @@ impl Look {
         if self.rules.counts.is_empty() {
             return Vec::new();
         }
-        let owned = self.owned();
-        let sockets = owned
-            .iter()
-            .map(|(socket, owners)| (*socket, owners.as_slice()));
-        count_findings(&self.rules.counts, sockets, board, now)
+        count_findings(&self.rules.counts, self.owned(), board, now)
     }
 }
 

@@ -15,8 +15,10 @@ const PROC: &str = "/proc";
 /// Marks the name of a socket that is its inode number: /proc/net tells no cookie.
 const NO_COOKIE: u64 = 1 << 63;
 
-/// Inode, namespace and state of sockets, by [`id_of`].
-pub(crate) type Wanted = HashMap<u64, (u32, u32, State)>;
+/// Inode, namespace and state of a socket.
+pub(crate) type Place = (u32, u32, State);
+/// Places of sockets, by [`id_of`].
+pub(crate) type Wanted = HashMap<u64, Place>;
 
 /// The way to see who holds what.
 #[derive(Clone)]
@@ -68,12 +70,17 @@ impl Eyes {
         Some(walked.map(|()| holders))
     }
 
-    /// Every holder of each of these sockets.
-    pub(crate) fn look(&self, wanted: &Wanted) -> Vec<Holder> {
+    /// What is to be kept of every holder of each of these sockets, which come with what [`id_of`]
+    /// says. They are listed anew for each pass: there may be very many.
+    pub(crate) fn look<I: Iterator<Item = (u64, Place)>, T>(
+        &self,
+        wanted: impl Fn() -> I,
+        keep: fn(Holder) -> T,
+    ) -> Vec<T> {
         let mut holders = Vec::new();
         let mut is_seen: fn(u64) -> bool = |_| false;
         if let Self::Kernel(kernel) = self {
-            match kernel_look(kernel, wanted) {
+            match kernel_look(kernel, &wanted, keep) {
                 Ok(found) => {
                     holders = found;
                     is_seen = |id| id & NO_COOKIE == 0;
@@ -81,24 +88,31 @@ impl Eyes {
                 Err(error) => tracing::debug!("owners from /proc: {error}"),
             }
         }
-        let unseen = wanted.iter().filter(|(id, _)| !is_seen(**id));
+        let unseen = wanted().filter(|(id, _)| !is_seen(*id));
         let inodes: HashMap<u32, (u64, u32, State)> = unseen
-            .map(|(id, (inode, netns, state))| (*inode, (*id, *netns, *state)))
+            .map(|(id, (inode, netns, state))| (inode, (id, netns, state)))
             .collect();
         if !inodes.is_empty() {
-            holders.extend(inventory::fallback_holders(Path::new(PROC), &inodes));
+            let found = inventory::fallback_holders(Path::new(PROC), &inodes);
+            holders.extend(found.into_iter().map(keep));
         }
         holders
     }
 }
 
 /// Holders by the kernel's walk, of all that have a cookie.
-fn kernel_look(kernel: &Holders, wanted: &Wanted) -> Result<Vec<Holder>, probe::Error> {
+fn kernel_look<I: Iterator<Item = (u64, Place)>, T>(
+    kernel: &Holders,
+    wanted: impl Fn() -> I,
+    keep: fn(Holder) -> T,
+) -> Result<Vec<T>, probe::Error> {
+    let mut ids: Vec<u64> = wanted().map(|(id, _)| id).collect();
+    ids.sort_unstable();
     let mut holders = Vec::new();
     let mut of_mptcp = Vec::new();
     kernel.read(|holder| {
-        if wanted.contains_key(&holder.cookie) {
-            holders.push(holder);
+        if ids.binary_search(&holder.cookie).is_ok() {
+            holders.push(keep(holder));
         } else if holder.is_mptcp {
             of_mptcp.push(holder);
         }
@@ -106,60 +120,86 @@ fn kernel_look(kernel: &Holders, wanted: &Wanted) -> Result<Vec<Holder>, probe::
     if of_mptcp.is_empty() {
         return Ok(holders);
     }
-    let found: HashSet<u64> = holders.iter().map(|holder| holder.cookie).collect();
+    let mut found = HashSet::new();
+    kernel.read(|holder| {
+        if !holder.is_mptcp {
+            found.insert(holder.cookie);
+        }
+    })?;
     let mut subflows: HashMap<u32, Vec<(u64, State)>> = HashMap::new();
-    for (id, (inode, _, state)) in wanted.iter().filter(|(id, _)| !found.contains(id)) {
-        subflows.entry(*inode).or_default().push((*id, *state));
+    for (id, (inode, _, state)) in wanted().filter(|(id, _)| !found.contains(id)) {
+        subflows.entry(inode).or_default().push((id, state));
     }
     for holder in of_mptcp {
         let inode = inventory::socket_inode(Path::new(PROC), holder.pid, holder.fd);
         let below = inode.and_then(|inode| subflows.get(&inode));
-        holders.extend(below.into_iter().flatten().map(|(cookie, state)| Holder {
+        let below = below.into_iter().flatten().map(|(cookie, state)| Holder {
             cookie: *cookie,
             state: *state,
             ..holder
-        }));
+        });
+        holders.extend(below.map(keep));
     }
     Ok(holders)
+}
+
+/// One of the descriptors of a socket: what is kept of each of hundreds of thousands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Held {
+    /// As [`id_of`] says.
+    id: u64,
+    pid: u32,
+    fd: u32,
+}
+
+impl From<Holder> for Held {
+    fn from(holder: Holder) -> Self {
+        Self {
+            id: holder.cookie,
+            pid: holder.pid,
+            fd: holder.fd,
+        }
+    }
 }
 
 /// The holders of some sockets, and the processes behind them.
 #[derive(Debug, Default)]
 pub(crate) struct People {
     /// In order.
-    holders: Vec<Holder>,
+    held: Vec<Held>,
     processes: HashMap<u32, Arc<Process>>,
 }
 
 impl People {
     /// Looks for the holders of the scene's sockets, and of the listeners they wait at.
     pub(crate) fn of(scene: &Scene, eyes: &Eyes) -> Self {
-        let mut wanted = Wanted::new();
-        for socket in &scene.sockets {
-            for socket in scene.waits_at(socket).chain([socket]) {
-                if socket.inode != 0 {
-                    let place = (socket.inode, socket.netns, socket.state);
-                    wanted.insert(id_of(socket), place);
-                }
-            }
-        }
-        if wanted.is_empty() {
+        let wanted = || {
+            let all = scene.sockets().flat_map(|socket| {
+                let waits_at = scene.waits_at(&socket).copied();
+                let mut all: Vec<Evidence> = waits_at.collect();
+                all.push(socket);
+                all
+            });
+            let open = all.filter(|socket| socket.inode != 0);
+            open.map(|socket| (id_of(&socket), (socket.inode, socket.netns, socket.state)))
+        };
+        if wanted().next().is_none() {
             return Self::default();
         }
-        Self::new(eyes.look(&wanted))
+        Self::new(eyes.look(wanted, Held::from))
     }
 
-    fn new(mut holders: Vec<Holder>) -> Self {
-        holders.sort_unstable();
+    fn new(mut held: Vec<Held>) -> Self {
+        held.sort_unstable();
         // A rare cookie has the mark of a socket without one, and is looked for in both ways.
-        holders.dedup();
-        let pids: HashSet<u32> = holders.iter().map(|holder| holder.pid).collect();
+        held.dedup();
+        let pids: HashSet<u32> = held.iter().map(|held| held.pid).collect();
         let known = pids
             .into_iter()
             .filter_map(|pid| Some((pid, process(pid)?)));
         Self {
             processes: known.collect(),
-            holders,
+            held,
         }
     }
 
@@ -169,15 +209,14 @@ impl People {
             return Vec::new();
         }
         let id = id_of(socket);
-        let start = self.holders.partition_point(|holder| holder.cookie < id);
-        let holders = self.holders.get(start..).unwrap_or_default();
-        holders
-            .iter()
-            .take_while(|holder| holder.cookie == id)
-            .filter_map(|holder| {
+        let start = self.held.partition_point(|held| held.id < id);
+        let held = self.held.get(start..).unwrap_or_default();
+        held.iter()
+            .take_while(|held| held.id == id)
+            .filter_map(|held| {
                 Some(Owner {
-                    process: Arc::clone(self.processes.get(&holder.pid)?),
-                    fd: Some(holder.fd),
+                    process: Arc::clone(self.processes.get(&held.pid)?),
+                    fd: Some(held.fd),
                 })
             })
             .collect()

@@ -13,10 +13,10 @@ use super::super::memory;
 use super::super::walks::{Walker, reply};
 use super::{Pays, Watch, services};
 use crate::clock::{monotonic, nanoseconds};
-use crate::inventory::{Answer, Asked, Error, Meter, Namespace, Survey};
-use crate::survey::{self, Look, Scene};
-use crate::tcp::{Evidence, State};
-use crate::track::stuck::{Age, Finding, Owner, Report, Severity};
+use crate::inventory::{Answer, Asked, Error, Meter, Namespace};
+use crate::survey::{self, Found, Look, Scene};
+use crate::tcp::State;
+use crate::track::stuck::{Finding, Owner, Report};
 use crate::track::{Leak, Question, Scope, Snapshot, leak_findings};
 
 /// With more lingering sockets than this a namespace is walked: that costs as much beside 100,000
@@ -48,18 +48,17 @@ impl Watch {
             .filter(|leak| covered.contains(&leak.service.netns))
             .collect();
         let judged = monotonic();
-        let ages = self.ages(&scene, judged);
+        self.set_ages(&mut scene, judged);
         let (eyes, rules) = (self.eyes.clone(), Arc::clone(&self.rules));
         let mut counts = std::mem::take(&mut self.counts);
         let judge = move || {
             let meter = Meter::start();
-            let look = Look::new(scene, &eyes, rules, ages);
-            let stuck: Vec<(usize, Severity)> = look.stuck().collect();
+            let look = Look::new(scene, &eyes, rules);
             let mut groups = look.counted(&mut counts, judged);
             groups.extend(leaked(&look, &leaks, judged));
-            (look, stuck, groups, counts, meter.stop().cpu)
+            (look, groups, counts, meter.stop().cpu)
         };
-        let (look, stuck, groups, counts, judging) =
+        let (look, groups, counts, judging) =
             spawn_blocking(judge).await.context("cannot judge")?;
         self.counts = counts;
         self.spend(cost + judging, pays);
@@ -73,7 +72,7 @@ impl Watch {
         self.board.update_with(now_ns, &groups, |finding| {
             is_covered(finding) && finding.is_group()
         });
-        let found = stuck.into_iter().filter_map(|(at, severity)| {
+        let found = look.stuck().filter_map(|(at, severity)| {
             let key = look.key(at)?;
             let look = &look;
             Some((key, severity, move || look.finding(at)))
@@ -141,12 +140,12 @@ impl Watch {
                 rest.push(namespace);
             } else if scene.has_unaccepted(netns) {
                 let listeners = walker
-                    .survey(namespace, survey::LISTENERS, Vec::new(), Scene::collect)
+                    .survey(namespace, survey::LISTENERS, Found::default(), Found::take)
                     .await;
                 match listeners {
                     Ok(survey) => {
                         cost += survey.cost.cpu;
-                        scene.add(netns, survey);
+                        scene.add(netns, survey.found, survey.limits);
                     }
                     Err(Error::Stopped) => return Err(Error::Stopped.into()),
                     Err(error) => self.note_failure(netns, &error),
@@ -171,7 +170,7 @@ impl Watch {
             return false;
         };
         let mut live = self.live.borrow_mut();
-        let mut found = Vec::new();
+        let mut found = Found::default();
         for (question, answer) in questions.iter().zip(&asked.answers) {
             live.census
                 .take_reply(netns, question, reply(answer), asked.asked_from_ns);
@@ -180,20 +179,12 @@ impl Watch {
             {
                 live.census
                     .explain(&survey::seen(socket, asked.asked_until_ns));
-                found.push(*socket);
+                found.take(socket);
             }
         }
         live.census.note_surveyed(netns);
         drop(live);
-        scene.add(
-            netns,
-            Survey {
-                found,
-                limits,
-                is_fallback: false,
-                cost: asked.cost,
-            },
-        );
+        scene.add(netns, found, limits);
         true
     }
 
@@ -215,8 +206,8 @@ impl Watch {
             .survey(
                 namespace.clone(),
                 survey::LINGERING,
-                Vec::new(),
-                Scene::collect,
+                Found::default(),
+                Found::take,
             )
             .await;
         let is_settled = Live::settle(&self.live).await;
@@ -242,8 +233,8 @@ impl Watch {
             is_alone: !live.is_identifying(),
             began_ns,
         };
-        let found = survey.found.iter();
-        let found = found.map(|socket| survey::seen(socket, now_ns));
+        let found = survey.found.sockets.iter(netns);
+        let found = found.map(|socket| survey::seen(&socket, now_ns));
         let _: u64 = live.census.finish(netns, snapshot, found);
         drop(live);
         let cost = survey.cost.cpu;
@@ -251,7 +242,7 @@ impl Watch {
             tracing::warn!(netns, "{}", survey::NO_TCP_DIAG);
         }
         self.overflows.observe(netns, &survey.limits);
-        scene.add(netns, survey);
+        scene.add(netns, survey.found, survey.limits);
         Ok(cost)
     }
 
@@ -262,31 +253,29 @@ impl Watch {
         }
     }
 
-    /// The age of each of the scene's sockets; None where it has left its state meanwhile.
-    fn ages(&self, scene: &Scene, now: Duration) -> Vec<Option<Age>> {
+    /// Gives each of the scene's sockets its age; none to one that has left its state meanwhile.
+    fn set_ages(&self, scene: &mut Scene, now: Duration) {
         let live = self.live.borrow();
         let now_ns = nanoseconds(now);
-        let age = |socket: &Evidence| match live.census.since(socket) {
+        scene.set_ages(|socket| match live.census.since(socket) {
             Some(since) => Some(survey::watched(since, now_ns)),
             None if socket.is_minisocket || socket.cookie == 0 => Some(survey::unwatched(socket)),
             None if !live.census.is_surveyed(socket.netns) => Some(survey::unwatched(socket)),
             None => None,
-        };
-        scene.sockets.iter().map(age).collect()
+        });
     }
 
-    /// Everything that is stuck, or all that lingers, of one namespace or of all, and the notices
-    /// after the first `given`.
+    /// Everything that is stuck, or all that lingers, of one namespace or of all, for each who wants
+    /// it: all share one look.
     ///
     /// # Errors
     /// The inventory thread is gone.
-    pub(in crate::daemon) async fn report(
+    pub(in crate::daemon) async fn reports(
         &mut self,
         walker: &Walker,
         known: &[Namespace],
-        wanted: Wanted,
-        given: u64,
-    ) -> Result<Report<Findings>> {
+        wanted: &[Wanted],
+    ) -> Result<Vec<Report<Findings>>> {
         // An owner's sockets, which a count rule adds up, may be in several namespaces.
         let takes_all = !self.rules.counts.is_empty();
         let surveyed: Vec<Namespace> = {
@@ -294,7 +283,7 @@ impl Watch {
             let is_due = |known: &&Namespace| {
                 let netns = known.inode;
                 let lingers = live.census.lingering(netns) > 0 || watched.contains(&netns);
-                lingers && (takes_all || wanted.has(netns))
+                lingers && (takes_all || wanted.iter().any(|wanted| wanted.has(netns)))
             };
             known.iter().filter(is_due).cloned().collect()
         };
@@ -306,15 +295,29 @@ impl Watch {
         let of_ports = |finding: &&Finding| finding.state == State::TimeWait;
         groups.extend(self.board.raised().filter(of_ports).cloned());
         self.log();
-        let findings = Findings {
-            groups,
-            look,
-            wanted,
+        let shared = Arc::new(Shown { groups, look });
+        self.shown = Arc::downgrade(&shared);
+        let report = |wanted: &Wanted| {
+            let shown = Arc::clone(&shared);
+            let findings = Findings {
+                shown,
+                wanted: *wanted,
+            };
+            let missing = missing
+                .iter()
+                .copied()
+                .filter(|netns| takes_all || wanted.has(*netns));
+            Report {
+                missing: missing.collect(),
+                ..self.board.report(findings, wanted.given)
+            }
         };
-        Ok(Report {
-            missing,
-            ..self.board.report(findings, given)
-        })
+        Ok(wanted.iter().map(report).collect())
+    }
+
+    /// Whether a look is kept in memory for those who take its findings: there is room for one.
+    pub(in crate::daemon) fn is_shown(&self) -> bool {
+        self.shown.strong_count() > 0
     }
 }
 
@@ -323,19 +326,24 @@ fn leaked(look: &Look, leaks: &[Leak], now: Duration) -> Vec<Finding> {
     if leaks.is_empty() {
         return Vec::new();
     }
-    let owned = look.owned();
-    let findings = leaks.iter().flat_map(|leak| {
-        let limits = look.scene.limits.get(&leak.service.netns);
-        let mut shares: BTreeMap<u32, (Owner, u64)> = BTreeMap::new();
-        for (socket, owners) in &owned {
-            let ports = (socket.local.port(), socket.remote.port());
-            let is_in = socket.state == State::CloseWait
-                && services(limits, socket.netns, ports).any(|service| service == leak.service);
-            for owner in owners.iter().filter(|_| is_in) {
-                let share = shares.entry(owner.process.pid);
-                share.or_insert_with(|| (owner.clone(), 0)).1 += 1;
+    let mut shares: Vec<BTreeMap<u32, (Owner, u64)>> = vec![BTreeMap::new(); leaks.len()];
+    for (socket, owners) in look.owned() {
+        if socket.state != State::CloseWait {
+            continue;
+        }
+        let limits = look.scene.limits.get(&socket.netns);
+        let ports = (socket.local.port(), socket.remote.port());
+        for service in services(limits, socket.netns, ports) {
+            let of_leaks = leaks.iter().zip(&mut shares);
+            for (_, shares) in of_leaks.filter(|(leak, _)| leak.service == service) {
+                for owner in &owners {
+                    let share = shares.entry(owner.process.pid);
+                    share.or_insert_with(|| (owner.clone(), 0)).1 += 1;
+                }
             }
         }
+    }
+    let findings = leaks.iter().zip(shares).flat_map(|(leak, shares)| {
         let shares: Vec<(Owner, u64)> = shares.into_values().collect();
         leak_findings(leak, now, &shares)
     });
@@ -349,6 +357,8 @@ pub(in crate::daemon) struct Wanted {
     pub(in crate::daemon) all: bool,
     /// Of this namespace only.
     pub(in crate::daemon) netns: Option<u32>,
+    /// The notices after the first so many ever given.
+    pub(in crate::daemon) given: u64,
 }
 
 impl Wanted {
@@ -357,17 +367,22 @@ impl Wanted {
     }
 }
 
-/// A list of findings that are made one by one, while they are written.
-pub(in crate::daemon) struct Findings {
+/// A look that is shown to those who asked.
+pub(super) struct Shown {
     groups: Vec<Finding>,
     look: Look,
+}
+
+/// A list of findings that are made one by one, while they are written.
+pub(in crate::daemon) struct Findings {
+    shown: Arc<Shown>,
     wanted: Wanted,
 }
 
 impl Serialize for Findings {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let sockets = self.look.findings(self.wanted.all);
-        let all = self.groups.iter().cloned().chain(sockets);
+        let sockets = self.shown.look.findings(self.wanted.all);
+        let all = self.shown.groups.iter().cloned().chain(sockets);
         serializer.collect_seq(all.filter(|finding| self.wanted.has(finding.netns)))
     }
 }

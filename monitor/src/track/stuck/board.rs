@@ -144,9 +144,23 @@ impl Board {
         now: impl Iterator<Item = (Key, Severity, F)>,
         is_covered: impl Fn(&Finding) -> bool,
     ) {
-        let current: BTreeMap<Key, (Severity, F)> = now
-            .map(|(key, severity, make)| (key, (severity, make)))
-            .collect();
+        let mut current = BTreeMap::new();
+        let mut fresh = BTreeMap::new();
+        for (key, severity, make) in now {
+            if key.cookie.is_none() || self.raised.contains_key(&key) {
+                current.insert(key, (severity, make));
+                continue;
+            }
+            fresh.insert(key, (severity, make));
+            // There may be very many: of these no more are announced.
+            if fresh.len() > MOST_ANNOUNCED
+                && let Some((key, (severity, _))) = fresh.pop_last()
+            {
+                let kind = (key.netns, key.state, severity);
+                *self.unannounced.entry(kind).or_default() += 1;
+            }
+        }
+        current.append(&mut fresh);
         self.clear(ktime_ns, |finding| {
             is_covered(finding) && !current.contains_key(&Key::of(finding))
         });

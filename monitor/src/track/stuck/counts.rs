@@ -1,5 +1,6 @@
 //! Rules about how many sockets an owner has.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,14 +54,15 @@ struct Sum {
 
 /// One finding for each rule and group with more sockets than the rule allows; sockets come with
 /// all their holders.
-pub(crate) fn count_findings<'a>(
+pub(crate) fn count_findings(
     rules: &[CountRule],
-    sockets: impl Iterator<Item = (&'a Evidence, &'a [Owner])>,
+    sockets: impl Iterator<Item = (impl Borrow<Evidence>, impl AsRef<[Owner]>)>,
     board: &mut CountBoard,
     now: Duration,
 ) -> Vec<Finding> {
     let mut sums: Vec<BTreeMap<Group, Sum>> = rules.iter().map(|_| BTreeMap::new()).collect();
     for (socket, owners) in sockets {
+        let (socket, owners) = (socket.borrow(), owners.as_ref());
         for (rule, sums) in rules.iter().zip(&mut sums) {
             if rule.matcher.matches(socket, owners) {
                 for group in groups_of(rule.per, socket, owners) {
