@@ -5,6 +5,7 @@ mod doctor;
 mod events;
 mod explain;
 mod logging;
+mod mptcp;
 mod netns;
 mod owners;
 mod ports;

@@ -1,5 +1,6 @@
 //! Whom to ask what is stuck: a running daemon, or the kernel itself, once or again and again.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::sleep;
@@ -8,16 +9,17 @@ use std::time::Duration;
 use anyhow::Result;
 use serde::de::DeserializeOwned;
 
-use super::netns;
+use super::{mptcp, netns};
 use crate::cli::{Netns, SourceArgs, SourceChoice};
 use crate::clock::{monotonic, nanoseconds};
 use crate::config::{self, File};
 use crate::daemon::control::{self, Error, Question};
 use crate::inventory::{Namespace, StateSet, Survey, Worker, wait};
 use crate::output::json;
-use crate::survey::{self, Eyes, Found, Look, Scene};
+use crate::survey::{self, Descriptors, Eyes, Found, Look, Scene};
+use crate::tcp::Evidence;
 use crate::track::stuck::{Board, CountBoard, Report, Rules};
-use crate::track::{Census, PortReport, PortTally, Pressure, Scope, Snapshot};
+use crate::track::{Census, Mptcp, PortReport, PortTally, Pressure, Scope, Snapshot};
 
 /// Who answers.
 pub(super) enum Source {
@@ -116,6 +118,7 @@ pub(super) struct Kernel {
     board: Board,
     counts: CountBoard,
     pressure: Pressure,
+    mptcp: BTreeMap<u32, Mptcp>,
 }
 
 impl Kernel {
@@ -130,6 +133,7 @@ impl Kernel {
             board: Board::default(),
             counts: CountBoard::default(),
             pressure: Pressure::default(),
+            mptcp: BTreeMap::new(),
         })
     }
 
@@ -163,8 +167,9 @@ impl Kernel {
             let _: u64 = self.census.finish(netns, snapshot, seen);
             scene.add(netns, taken.found, taken.limits);
         }
+        self.add_mptcp(&mut scene, now_ns)?;
         scene.set_ages(|socket| {
-            Some(match self.census.since(socket) {
+            Some(match self.since(socket) {
                 Some(since) => survey::watched(since, now_ns),
                 None => survey::unwatched(socket),
             })
@@ -175,6 +180,28 @@ impl Kernel {
         // Every namespace was looked at.
         self.board.update_with(now_ns, &findings, |_| true);
         Ok(self.board.report(findings, known))
+    }
+
+    /// Adds the MPTCP connections that linger, and remembers when each was first seen to.
+    fn add_mptcp(&mut self, scene: &mut Scene, now_ns: u64) -> Result<()> {
+        let descriptors = Descriptors::read(&self.eyes).and_then(Result::ok);
+        let listed = mptcp::list(&self.worker, &self.namespaces, descriptors.as_ref())?;
+        let mut before = std::mem::take(&mut self.mptcp);
+        for (netns, found) in listed.unwrap_or_default() {
+            let mut known = before.remove(&netns).unwrap_or_default();
+            known.take(found, now_ns);
+            scene.add_mptcp(netns, known.lingering());
+            self.mptcp.insert(netns, known);
+        }
+        Ok(())
+    }
+
+    fn since(&self, socket: &Evidence) -> Option<(u64, bool)> {
+        if !socket.is_mptcp {
+            return self.census.since(socket);
+        }
+        let known = self.mptcp.get(&socket.netns)?;
+        Some((known.since(socket.cookie, socket.state)?, true))
     }
 
     fn ports(&mut self) -> Result<PortReport> {

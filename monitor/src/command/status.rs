@@ -1,11 +1,12 @@
 //! `tcplinger status`: how many sockets are in which state, once.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{STDOUT, netns, stdout_style};
+use super::{STDOUT, mptcp, netns, stdout_style};
 use crate::cli::{Color, Format, Netns, SourceChoice, StatusArgs};
 use crate::daemon::control::{self, Error, Question};
 use crate::daemon::{self, summarize};
@@ -13,6 +14,7 @@ use crate::inventory::{self, Namespace, StateSet, Worker, wait};
 use crate::output::{json, text};
 use crate::probe;
 use crate::survey::{Descriptors, Eyes};
+use crate::tcp::Counts;
 use crate::track::{Census, EventTotals, Scope, Snapshot, Source, Summary};
 
 pub(super) fn run(args: &StatusArgs, color: Color) -> Result<ExitCode> {
@@ -79,12 +81,24 @@ fn from_kernel(wanted: Option<&Netns>) -> Result<Summary> {
         }
         read => read.and_then(Result::ok),
     };
+    let mptcp = mptcp::list(&worker, &namespaces, descriptors.as_ref())?;
+    let mptcp = mptcp.map(|listed| {
+        let counts = listed.into_iter().map(|(netns, found)| {
+            let counts: Counts = found.iter().map(|socket| socket.state).collect();
+            (netns, counts)
+        });
+        counts.collect::<BTreeMap<u32, Counts>>()
+    });
     Ok(summarize(
         &census,
         &namespaces,
         Source::Kernel,
         EventTotals::default(),
         descriptors.as_ref(),
+        |netns| match &mptcp {
+            Some(mptcp) => mptcp.get(&netns).copied().unwrap_or_default(),
+            None => Counts::unknown(),
+        },
     ))
 }
 

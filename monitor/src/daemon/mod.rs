@@ -6,6 +6,7 @@ mod descriptors;
 mod journal;
 mod live;
 mod memory;
+mod mptcp;
 mod owners;
 mod queue;
 mod reconcile;

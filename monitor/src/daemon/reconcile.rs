@@ -197,7 +197,10 @@ impl Reconciler {
             }
         }
         let known = self.roster.known();
-        self.watch.round(&self.walker, known).await?;
+        let descriptors = self.descriptors.latest();
+        self.watch
+            .round(&self.walker, known, descriptors, !askers.is_empty())
+            .await?;
         for Asker { question, reply } in askers {
             self.answer(question, reply).await?;
         }
@@ -295,6 +298,7 @@ impl Reconciler {
             Source::Daemon,
             live.totals(),
             self.descriptors.latest(),
+            |netns| self.watch.mptcp.counts(netns),
         )
     }
 

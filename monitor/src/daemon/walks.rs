@@ -8,7 +8,7 @@ use crate::inventory::{
     Worker,
 };
 use crate::survey::Descriptors;
-use crate::tcp::{Evidence, Family, Limits, State};
+use crate::tcp::{Counts, Evidence, Family, Limits, State};
 use crate::track::{
     self, Census, Doubt, EventTotals, NamespaceSummary, Question, Reply, Scope, Seen, Source,
     Summary,
@@ -115,6 +115,19 @@ impl Walker {
         receiver.await.map_err(|_| Error::Stopped)?
     }
 
+    /// The MPTCP connections of each namespace, by inode number, and what that cost. None where the kernel
+    /// does not list them.
+    pub(super) async fn mptcp(
+        &self,
+        namespaces: Vec<Namespace>,
+    ) -> Result<(Vec<(u32, Result<Option<Vec<Evidence>>, Error>)>, Duration), Error> {
+        let (sender, receiver) = oneshot::channel();
+        self.0.mptcp(namespaces, move |found, cost| {
+            drop(sender.send((found, cost.cpu)));
+        });
+        receiver.await.map_err(|_| Error::Stopped)
+    }
+
     /// The limits of each namespace, by inode number.
     pub(crate) async fn limits(
         &self,
@@ -189,7 +202,7 @@ pub(crate) fn seen(row: Row, now_ns: u64) -> Seen {
     }
 }
 
-/// The census of these namespaces as every output shows it. No table lists a socket in `CLOSE`: those
+/// The census of these namespaces as every output shows it, and the MPTCP connections of each. No table lists a socket in `CLOSE`: those
 /// come from `descriptors`.
 pub(crate) fn summarize(
     census: &Census,
@@ -197,6 +210,7 @@ pub(crate) fn summarize(
     source: Source,
     events: EventTotals,
     descriptors: Option<&Descriptors>,
+    mptcp: impl Fn(u32) -> Counts,
 ) -> Summary {
     let counts = |netns, family| {
         let mut counts = census.counts(netns, family);
@@ -216,6 +230,7 @@ pub(crate) fn summarize(
                 is_deleted: namespace.is_deleted(),
                 ipv4: counts(namespace.inode, Family::Ipv4),
                 ipv6: counts(namespace.inode, Family::Ipv6),
+                mptcp: mptcp(namespace.inode),
                 doubt: match source {
                     Source::Daemon => census.doubt(namespace.inode),
                     // Everything was looked at for this answer.

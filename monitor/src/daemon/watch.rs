@@ -19,13 +19,14 @@ use anyhow::Result;
 
 use super::Settings;
 use super::live::Live;
+use super::mptcp::MptcpWatch;
 use super::walks::Walker;
 use crate::clock::{monotonic, nanoseconds};
 use crate::inventory::Namespace;
 use crate::publish::Publisher;
-use crate::survey::Eyes;
+use crate::survey::{Descriptors, Eyes};
 use crate::tcp::{Limits, State};
-use crate::track::stuck::{Board, CountBoard, Finding, Rules};
+use crate::track::stuck::{Board, CountBoard, Finding, Rules, levels};
 use crate::track::{Budget, LeakDetector, Overflows, PortReport, Pressure, Sample, Service, TOP};
 use scan::Scan;
 
@@ -51,6 +52,7 @@ pub(super) struct Watch {
     leaks: LeakDetector,
     pressure: Pressure,
     overflows: Overflows,
+    pub(super) mptcp: MptcpWatch,
     /// The pressure table as of the last look at any ports.
     ports: Arc<PortReport>,
     /// Of the last round.
@@ -101,6 +103,7 @@ impl Watch {
             counts: CountBoard::default(),
             pressure: Pressure::default(),
             overflows: Overflows::default(),
+            mptcp: MptcpWatch::new(settings.walk_share),
             ports: Arc::default(),
             scan: Scan::default(),
             leaders: Vec::new(),
@@ -117,11 +120,20 @@ impl Watch {
         }
     }
 
-    /// One round: cheap where nothing has become due, within the budget where something has.
+    /// One round, for somebody who waits or not: cheap where nothing has become due, within the budget where something has.
     ///
     /// # Errors
     /// The inventory thread is gone.
-    pub(super) async fn round(&mut self, walker: &Walker, known: &[Namespace]) -> Result<()> {
+    pub(super) async fn round(
+        &mut self,
+        walker: &Walker,
+        known: &[Namespace],
+        descriptors: Option<&Descriptors>,
+        is_asked: bool,
+    ) -> Result<()> {
+        self.mptcp
+            .turn(walker, known, descriptors, is_asked)
+            .await?;
         let now = monotonic();
         let inodes: BTreeSet<u32> = known.iter().map(|known| known.inode).collect();
         self.live.borrow_mut().shrink();
@@ -190,8 +202,8 @@ impl Watch {
     }
 
     /// CPU time of all looks so far.
-    pub(super) const fn spent(&self) -> Duration {
-        self.spent
+    pub(super) fn spent(&self) -> Duration {
+        self.spent + self.mptcp.spent()
     }
 
     pub(super) fn eyes(&self) -> Eyes {
@@ -232,8 +244,15 @@ impl Watch {
         self.board.clear(nanoseconds(now), |finding| {
             // Where the table does not have every socket, only a look can tell.
             let is_known = live.census.is_surveyed(finding.netns) && !is_silent(finding);
-            let has_left = |cookie| !live.census.holds(cookie, finding.state);
-            let is_over = is_known && finding.cookie.is_some_and(has_left);
+            let has_left = |cookie| {
+                if finding.is_mptcp {
+                    let since = self.mptcp.since(finding.netns, cookie, finding.state);
+                    since.is_none()
+                } else {
+                    is_known && !live.census.holds(cookie, finding.state)
+                }
+            };
+            let is_over = finding.cookie.is_some_and(has_left);
             is_over || !known.contains(&finding.netns)
         });
         self.board.begin_look(|netns| !known.contains(&netns));
@@ -308,6 +327,24 @@ impl Watch {
             .observe(now, counts.filter(|(_, sockets)| *sockets > 1));
     }
 
+    /// Whether an MPTCP connection of that namespace has reached an age that a rule names since it was
+    /// looked at.
+    fn has_aged_mptcp(&self, netns: u32, looked: Duration, now: Duration) -> bool {
+        let Some((limits, _)) = self.limits.get(&netns) else {
+            return false;
+        };
+        let news = nanoseconds(looked)..nanoseconds(now);
+        self.mptcp.lingering(netns).iter().any(|socket| {
+            let since_ns = self.mptcp.since(netns, socket.cookie, socket.state);
+            let mut levels = levels(&self.rules, socket.state, limits).into_iter();
+            levels.any(|level| {
+                since_ns.is_some_and(|since_ns| {
+                    news.contains(&since_ns.saturating_add(nanoseconds(level)))
+                })
+            })
+        })
+    }
+
     /// Namespaces that need a look: a socket has reached an age that a rule names, or something there
     /// was not looked at for long, or what lingers there is not all known.
     fn due(&self, known: &BTreeSet<u32>, now: Duration) -> BTreeSet<u32> {
@@ -327,6 +364,12 @@ impl Watch {
         let is_incomplete =
             |netns: &u32| !live.census.is_surveyed(*netns) && live.census.lingering(*netns) > 0;
         due.extend(known.iter().copied().filter(is_incomplete));
+        for netns in self.mptcp.namespaces() {
+            again.insert(netns);
+            if self.has_aged_mptcp(netns, looked(netns), now) {
+                due.insert(netns);
+            }
+        }
         again.retain(|netns| now.saturating_sub(looked(*netns)) >= LOOK_AGAIN);
         due.append(&mut again);
         if !due.is_empty() && !self.rules.counts.is_empty() {

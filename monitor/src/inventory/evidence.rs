@@ -22,6 +22,7 @@ impl Socket<'_> {
             family: self.family,
             state: self.state,
             is_minisocket: self.is_minisocket,
+            is_mptcp: false,
             local: ends.local(),
             remote: ends.remote(),
             inode: self.u32(68),

@@ -137,6 +137,7 @@ fn evidence(line: &str, row: &Row, netns: u32) -> Result<Evidence, Error> {
         family: row.ends.family(),
         state: row.state,
         is_minisocket: row.is_minisocket,
+        is_mptcp: false,
         local: row.ends.local(),
         remote: row.ends.remote(),
         uid: decimal(&mut words, 0).ok_or_else(missing("uid"))?,

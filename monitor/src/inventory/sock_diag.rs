@@ -51,6 +51,28 @@ pub(super) fn survey(
     })
 }
 
+/// Hands each MPTCP connection and listener to `take`: the TCP sockets below it are listed as such. None
+/// where the kernel does not list them.
+pub(super) fn mptcp(netns: u32, mut take: impl FnMut(Evidence)) -> Result<Option<()>, Error> {
+    let mut recent = Recent::default();
+    let mut walk = Walk::open(StateSet::ALL, |found: &Found<'_>| {
+        let name = (found.cookie(), found.fingerprint());
+        if recent.meet(name, 0).is_none() {
+            take(Evidence {
+                is_mptcp: true,
+                ..found.evidence(netns)
+            });
+        }
+    })?;
+    for family in Family::ALL {
+        match walk.run(&wire::mptcp_request(family, StateSet::ALL)) {
+            Err(error) if is_refusal(&error) => return Ok(None),
+            outcome => outcome?,
+        }
+    }
+    Ok(Some(()))
+}
+
 fn walk(query: Query, take: impl FnMut(&Found<'_>)) -> Result<Dump, Error> {
     let Query { states, extensions } = query;
     let mut walk = Walk::open(states, take)?;

@@ -79,6 +79,23 @@ pub(super) fn one_family_request(
     request
 }
 
+/// Asks for the MPTCP connections of one family: `struct inet_diag_req_v2`, its header, and
+/// `INET_DIAG_REQ_PROTOCOL`, as the number does not fit the request. A kernel that does not know the
+/// attribute (before Linux 5.9) has no handler for the 0 there, and refuses.
+pub(super) fn mptcp_request(family: Family, states: StateSet) -> [u8; 80] {
+    const INET_DIAG_REQ_PROTOCOL: u16 = 3;
+    const IPPROTO_MPTCP: u32 = 262;
+    let mut request = [0; 80];
+    let plain = one_family_request(family, states, Extensions::None);
+    put(&mut request, 0, plain);
+    put_header(&mut request, 80, SOCK_DIAG_BY_FAMILY, NLM_F_DUMP);
+    put(&mut request, HEADER + 1, [0]);
+    put(&mut request, 72, 8_u16.to_ne_bytes());
+    put(&mut request, 74, INET_DIAG_REQ_PROTOCOL.to_ne_bytes());
+    put(&mut request, 76, IPPROTO_MPTCP.to_ne_bytes());
+    request
+}
+
 /// Asks for one socket; the reply carries `sequence`. States do not matter here.
 pub(super) fn exact_request(
     wanted: &Wanted,
@@ -454,6 +471,16 @@ mod tests {
         assert_eq!(request, expected);
         expected[18] = 2;
         let request = one_family_request(Family::Ipv6, states, Extensions::Info);
+        assert_eq!(request, expected);
+    }
+
+    #[test]
+    fn mptcp_is_asked_for_by_an_attribute() {
+        let request = mptcp_request(Family::Ipv6, StateSet::of(&[State::CloseWait]));
+        let mut expected = [0; 80];
+        expected[..8].copy_from_slice(&[80, 0, 0, 0, 20, 0, 1, 3]);
+        expected[16..22].copy_from_slice(&[10, 0, 0, 0, 0, 1]);
+        expected[72..].copy_from_slice(&[8, 0, 3, 0, 6, 1, 0, 0]);
         assert_eq!(request, expected);
     }
 

@@ -166,6 +166,23 @@ impl Worker {
         });
     }
 
+    /// Asks for the MPTCP connections of each namespace; they come with its inode number. None where the
+    /// kernel does not list them.
+    pub(crate) fn mptcp(
+        &self,
+        namespaces: Vec<Namespace>,
+        reply: impl FnOnce(Vec<(u32, Result<Option<Vec<Evidence>>, Error>)>, Cost) + Send + 'static,
+    ) {
+        self.enqueue(move |desk| {
+            let meter = Meter::start();
+            let found = namespaces
+                .iter()
+                .map(|namespace| (namespace.inode, desk.mptcp(namespace)));
+            let found = found.collect();
+            reply(found, meter.stop());
+        });
+    }
+
     /// Folds each socket of a namespace that is asked for into `found`, on the thread, so that they
     /// need not be kept. A socket that changes during the walk counts as it was met first.
     pub(crate) fn survey<T: Send + 'static>(
@@ -265,6 +282,15 @@ impl Desk {
             limits,
             is_fallback,
             cost: meter.stop(),
+        })
+    }
+
+    fn mptcp(&self, namespace: &Namespace) -> Result<Option<Vec<Evidence>>, Error> {
+        let mut found = Vec::new();
+        let netns = namespace.inode;
+        self.home.visit(namespace, || {
+            let listed = sock_diag::mptcp(netns, |evidence| found.push(evidence))?;
+            Ok(listed.map(|()| found))
         })
     }
 

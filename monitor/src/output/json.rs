@@ -146,6 +146,9 @@ struct Status {
     source: Origin,
     /// The sum of the namespaces; so is theirs of the families. Both are ignored when read.
     sockets: Sockets,
+    /// MPTCP connections, whose TCP sockets are among the others. Ignored when read.
+    #[serde(default)]
+    mptcp: Sockets,
     namespaces: Vec<Namespace>,
     events: Events,
     /// Full sockets by which the counts were corrected.
@@ -169,6 +172,9 @@ struct Namespace {
     deleted: bool,
     sockets: Sockets,
     family: Families,
+    /// MPTCP connections, where there are some.
+    #[serde(default, skip_serializing_if = "Sockets::is_empty")]
+    mptcp: Sockets,
     /// Any of these counts may be wrong.
     in_doubt: bool,
     /// States whose count may be off, and by how many sockets.
@@ -190,9 +196,15 @@ struct Events {
 }
 
 /// Every state with its number, zero included, in the kernel's order; null where nobody can tell.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(try_from = "BTreeMap<String, Option<u64>>")]
 struct Sockets(Counts);
+
+impl Sockets {
+    fn is_empty(&self) -> bool {
+        self.0 == Counts::default()
+    }
+}
 
 impl Serialize for Sockets {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -234,6 +246,7 @@ impl From<&Summary> for Status {
                 ipv4: Sockets(namespace.ipv4),
                 ipv6: Sockets(namespace.ipv6),
             },
+            mptcp: Sockets(namespace.mptcp),
             in_doubt: namespace.doubt.is_in_doubt,
             uncertain: {
                 let uncertain = namespace.doubt.uncertain.iter();
@@ -247,6 +260,7 @@ impl From<&Summary> for Status {
                 Source::Kernel => Origin::Kernel,
             },
             sockets: Sockets(summary.sockets()),
+            mptcp: Sockets(summary.mptcp()),
             namespaces: summary.namespaces.iter().map(namespace).collect(),
             events: Events {
                 counted: summary.events.counted,
@@ -268,6 +282,7 @@ impl From<Status> for Summary {
             is_deleted: namespace.deleted,
             ipv4: namespace.family.ipv4.0,
             ipv6: namespace.family.ipv6.0,
+            mptcp: namespace.mptcp.0,
             doubt: Doubt {
                 is_in_doubt: namespace.in_doubt,
                 uncertain: {

@@ -189,6 +189,19 @@ pub(crate) fn write_status(
     let states = State::ALL.map(|state| style.of_state(RawState::Known(state)));
     let paints = std::iter::once(anstyle::Style::new()).chain(states);
     write_table(out, 1, &state_rows(summary), paints)?;
+    let mptcp = summary.mptcp();
+    if mptcp.total() > 0 {
+        let some = mptcp.iter().filter(|(_, sockets)| *sockets > Some(0));
+        let some = some.map(|(state, sockets)| {
+            format!("{} {}", Capitals(RawState::Known(state)), or_dash(sockets))
+        });
+        let some: Vec<String> = some.collect();
+        writeln!(
+            out,
+            "\nMPTCP connections, whose TCP sockets are counted above: {}",
+            some.join(", ")
+        )?;
+    }
     if summary.namespaces.len() > 1 {
         writeln!(out)?;
         let plain = std::iter::repeat(anstyle::Style::new());

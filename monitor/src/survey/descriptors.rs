@@ -1,7 +1,7 @@
 //! What a walk of every descriptor tells that no table does: sockets in `CLOSE`, which are in none, and
 //! namespaces that sockets alone keep.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::Eyes;
 use crate::inventory::Namespace;
@@ -15,6 +15,8 @@ pub(crate) struct Descriptors {
     closed: BTreeMap<u32, [u64; 2]>,
     /// A socket in each namespace: its process and descriptor.
     ways: BTreeMap<u32, (u32, u32)>,
+    /// Namespaces with an MPTCP connection.
+    mptcp: BTreeSet<u32>,
     seen: HashSet<u64>,
 }
 
@@ -36,7 +38,13 @@ impl Descriptors {
     fn take(&mut self, holder: &Holder) {
         let way = (holder.pid, holder.fd);
         self.ways.entry(holder.netns).or_insert(way);
-        if holder.state != State::Close || holder.is_mptcp {
+        if holder.is_mptcp {
+            if holder.state != State::Close {
+                self.mptcp.insert(holder.netns);
+            }
+            return;
+        }
+        if holder.state != State::Close {
             return;
         }
         // Processes may share one.
@@ -56,6 +64,11 @@ impl Descriptors {
             Family::Ipv4 => ipv4,
             Family::Ipv6 => ipv6,
         }
+    }
+
+    /// Whether some process has an MPTCP connection in that namespace open.
+    pub(crate) fn has_mptcp(&self, netns: u32) -> bool {
+        self.mptcp.contains(&netns)
     }
 
     /// Whether some process has a socket in that namespace open.
@@ -104,6 +117,12 @@ mod tests {
         assert_eq!(found.closed(1, Family::Ipv6), 2);
         assert_eq!(found.closed(1, Family::Ipv4), 0);
         assert_eq!(found.closed(2, Family::Ipv6), 0);
+        assert!(!found.has_mptcp(2));
+        found.take(&Holder {
+            is_mptcp: true,
+            ..holder(6, 13, 2, State::CloseWait)
+        });
+        assert!(found.has_mptcp(2) && !found.has_mptcp(1));
         let deleted = found.deleted(|netns| netns == 1);
         assert_eq!(deleted, [Namespace::of_socket(2, 12, 3)]);
         assert!(deleted[0].is_deleted());

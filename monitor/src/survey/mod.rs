@@ -68,6 +68,13 @@ impl Scene {
         self.limits.insert(netns, limits);
     }
 
+    /// Adds MPTCP connections of a namespace that was added.
+    pub(crate) fn add_mptcp(&mut self, netns: u32, connections: &[Evidence]) {
+        for connection in connections {
+            self.sockets.entry(netns).or_default().push(connection);
+        }
+    }
+
     /// Every lingering socket.
     pub(crate) fn sockets(&self) -> impl Iterator<Item = Evidence> {
         let all = self.sockets.iter();

@@ -17,6 +17,7 @@ const IS_BOUND: u8 = 1 << 6;
 const IS_WIDE: u8 = 1 << 7;
 /// What `state` has beside the state and its severity: IPv4 addresses as an IPv6 socket shows them.
 const IS_MAPPED: u8 = 1 << 7;
+const IS_MPTCP: u8 = 1 << 6;
 
 /// The sockets of one namespace. Of an [`Evidence`] they lack what no verdict follows from: `uid`,
 /// `cgroup_id`, which interface it is bound to, `unacked` and `total_retransmits`. Times are in
@@ -46,7 +47,7 @@ struct Packed {
     acked_ms: u32,
     rto_us: u32,
     peer_window: u32,
-    /// Above it its severity, and [`IS_MAPPED`].
+    /// Above it its severity, [`IS_MPTCP`] and [`IS_MAPPED`].
     state: u8,
     retransmits: u8,
     backoff: u8,
@@ -95,7 +96,7 @@ impl Sockets {
             acked_ms: millis(info.last_ack_received),
             rto_us: u32::try_from(info.rto.as_micros()).unwrap_or(u32::MAX),
             peer_window: info.peer_window.unwrap_or_default(),
-            state: socket.state as u8 | mapped,
+            state: socket.state as u8 | mapped | flag(socket.is_mptcp, IS_MPTCP),
             retransmits: socket.retransmits,
             backoff: info.backoff,
             flags: timer
@@ -155,7 +156,7 @@ impl Sockets {
 
     pub(super) fn set_severity(&mut self, at: usize, severity: Severity) {
         if let Some(packed) = self.packed.get_mut(at) {
-            packed.state = packed.state & (IS_MAPPED | 0xF) | (severity as u8) << 4;
+            packed.state = packed.state & (IS_MAPPED | IS_MPTCP | 0xF) | (severity as u8) << 4;
         }
     }
 
@@ -188,6 +189,7 @@ impl Sockets {
                 .known()
                 .unwrap_or(State::Close),
             is_minisocket: has(IS_MINISOCKET),
+            is_mptcp: packed.state & IS_MPTCP != 0,
             local: SocketAddr::new(local, local_port),
             remote: SocketAddr::new(remote, remote_port),
             interface: has(IS_BOUND).into(),
@@ -246,6 +248,7 @@ mod tests {
             is_wide in any::<bool>(),
             is_mapped in any::<[bool; 2]>(),
             is_minisocket in any::<bool>(),
+            is_mptcp in any::<bool>(),
             wide in any::<[[u16; 8]; 2]>(),
             narrow in any::<[[u8; 4]; 2]>(),
             ports in any::<[u16; 2]>(),
@@ -268,6 +271,7 @@ mod tests {
                 family: if is_wide { Family::Ipv6 } else { Family::Ipv4 },
                 state,
                 is_minisocket,
+                is_mptcp,
                 local: SocketAddr::new(address(0), ports[0]),
                 remote: SocketAddr::new(address(1), ports[1]),
                 interface: has[0].into(),

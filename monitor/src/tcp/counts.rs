@@ -12,6 +12,11 @@ const UNKNOWN: u64 = u64::MAX;
 pub(crate) struct Counts([u64; 12]);
 
 impl Counts {
+    /// Of which nothing is known.
+    pub(crate) const fn unknown() -> Self {
+        Self([UNKNOWN; 12])
+    }
+
     /// 0 where it is not known.
     pub(crate) fn get(&self, state: State) -> u64 {
         self.known(state).unwrap_or_default()

@@ -19,6 +19,8 @@ pub(crate) struct Evidence {
     pub(crate) state: State,
     /// An `inet_timewait_sock`; it keeps the cookie of the full socket it stands for.
     pub(crate) is_minisocket: bool,
+    /// An MPTCP connection, and not one of the TCP sockets below it. Its queues are bytes, without FINs.
+    pub(crate) is_mptcp: bool,
     pub(crate) local: SocketAddr,
     pub(crate) remote: SocketAddr,
     /// Index of the interface it is bound to; 0 for any, and where only /proc/net could be asked.
@@ -86,20 +88,20 @@ pub(crate) struct TcpInfo {
 impl Evidence {
     /// Bytes that the application has not read; the peer's FIN is none.
     pub(crate) fn unread_bytes(&self) -> u32 {
-        self.recv_queue
-            .saturating_sub(u32::from(self.has_peer_fin()))
+        let has_fin = self.has_peer_fin() && !self.is_mptcp;
+        self.recv_queue.saturating_sub(u32::from(has_fin))
     }
 
     /// Bytes that the peer has not acknowledged; the own SYN or FIN is none.
     pub(crate) fn unacked_bytes(&self) -> u32 {
         let has_sent_syn = matches!(self.state, State::SynSent | State::SynRecv);
-        let flags = has_sent_syn || self.has_sent_fin();
+        let flags = (has_sent_syn || self.has_sent_fin()) && !self.is_mptcp;
         self.send_queue.saturating_sub(u32::from(flags))
     }
 
     /// The application has read all there was, the end of the stream included.
     pub(crate) fn has_read_end(&self) -> bool {
-        self.has_peer_fin() && self.recv_queue == 0
+        self.has_peer_fin() && self.recv_queue == 0 && !self.is_mptcp
     }
 
     /// What was sent last was sent already, in vain so far.

@@ -8,6 +8,7 @@ mod filter;
 mod histogram;
 mod holdings;
 mod leak;
+mod mptcp;
 mod overflows;
 mod owners;
 pub(crate) mod phrase;
@@ -26,6 +27,7 @@ pub(crate) use filter::Filter;
 pub(crate) use histogram::{FIRST, Histogram, SCHEMA, ZERO_THRESHOLD};
 pub(crate) use holdings::{Grouping, Holdership, Holding, holdings};
 pub(crate) use leak::{Leak, LeakDetector, Service, leak_findings};
+pub(crate) use mptcp::Mptcp;
 pub(crate) use overflows::Overflows;
 pub(crate) use ports::{PortReport, PortRow, PortTally, Pressure};
 pub(crate) use sample::{

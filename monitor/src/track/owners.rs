@@ -24,8 +24,8 @@ impl Owners {
     /// Adds up every socket that somebody holds, once for each owner. `all` are the sockets of the host,
     /// held or not; `name` has none for a process that has ended.
     ///
-    /// A holder without a cookie is a socket of its own: MPTCP's have none, and stand for their
-    /// subflows, of which there is one as a rule.
+    /// A holder without a cookie is a socket of its own. An MPTCP connection stands for its subflows, of
+    /// which there is one as a rule.
     pub(crate) fn add_up(
         taken: Duration,
         mut holders: Vec<Holder>,
@@ -155,7 +155,7 @@ mod tests {
             holder(2, 11, 5, wait),
             // It has ended.
             holder(3, 99, 3, wait),
-            // MPTCP.
+            // Without cookies.
             holder(0, 20, 7, State::Established),
             holder(0, 20, 8, State::Established),
             // Fresh from socket().

@@ -37,6 +37,8 @@ pub(crate) struct NamespaceSummary {
     pub(crate) is_deleted: bool,
     pub(crate) ipv4: Counts,
     pub(crate) ipv6: Counts,
+    /// MPTCP connections and listeners. The TCP sockets below them are among the others.
+    pub(crate) mptcp: Counts,
     pub(crate) doubt: Doubt,
 }
 
@@ -91,6 +93,15 @@ impl Summary {
         uncertain
             .filter_map(|namespace| namespace.doubt.uncertain.get(&state))
             .sum()
+    }
+
+    /// MPTCP connections of all namespaces together.
+    pub(crate) fn mptcp(&self) -> Counts {
+        let mut all = Counts::default();
+        for namespace in &self.namespaces {
+            all += namespace.mptcp;
+        }
+        all
     }
 
     /// All namespaces together.

@@ -26,6 +26,7 @@ mod http;
 mod leaks;
 mod lifecycle;
 mod loss;
+mod mptcp;
 mod names;
 mod namespaces;
 mod neighbours;

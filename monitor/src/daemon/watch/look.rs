@@ -15,7 +15,7 @@ use super::{Pays, Watch, services};
 use crate::clock::{monotonic, nanoseconds};
 use crate::inventory::{Answer, Asked, Error, Meter, Namespace};
 use crate::survey::{self, Found, Look, Scene};
-use crate::tcp::State;
+use crate::tcp::{Evidence, State};
 use crate::track::stuck::{Finding, Owner, Report};
 use crate::track::{Leak, Question, Scope, Snapshot, leak_findings};
 
@@ -43,6 +43,9 @@ impl Watch {
             cost += self.survey(walker, &namespace, &mut scene).await?;
         }
         let covered: BTreeSet<u32> = scene.limits.keys().copied().collect();
+        for netns in &covered {
+            scene.add_mptcp(*netns, self.mptcp.lingering(*netns));
+        }
         let leaks = self.leaks.leaks().copied();
         let leaks: Vec<Leak> = leaks
             .filter(|leak| covered.contains(&leak.service.netns))
@@ -257,7 +260,14 @@ impl Watch {
     fn set_ages(&self, scene: &mut Scene, now: Duration) {
         let live = self.live.borrow();
         let now_ns = nanoseconds(now);
+        let age_of_mptcp = |socket: &Evidence| {
+            let since_ns = self
+                .mptcp
+                .since(socket.netns, socket.cookie, socket.state)?;
+            Some(survey::watched((since_ns, true), now_ns))
+        };
         scene.set_ages(|socket| match live.census.since(socket) {
+            _ if socket.is_mptcp => age_of_mptcp(socket),
             Some(since) => Some(survey::watched(since, now_ns)),
             None if socket.is_minisocket || socket.cookie == 0 => Some(survey::unwatched(socket)),
             None if !live.census.is_surveyed(socket.netns) => Some(survey::unwatched(socket)),
@@ -279,7 +289,8 @@ impl Watch {
         // An owner's sockets, which a count rule adds up, may be in several namespaces.
         let takes_all = !self.rules.counts.is_empty();
         let surveyed: Vec<Namespace> = {
-            let (live, watched) = (self.live.borrow(), self.watched());
+            let (live, mut watched) = (self.live.borrow(), self.watched());
+            watched.extend(self.mptcp.namespaces());
             let is_due = |known: &&Namespace| {
                 let netns = known.inode;
                 let lingers = live.census.lingering(netns) > 0 || watched.contains(&netns);

@@ -26,6 +26,7 @@ pub(super) fn busy() -> Sample {
             netns,
             name: (netns % 3 > 0).then(|| format!("{HOSTILE}{netns}")),
             is_deleted: false,
+            mptcp: Counts::default(),
             ipv4,
             ipv6: counts,
             doubt: Doubt::default(),

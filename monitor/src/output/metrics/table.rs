@@ -29,7 +29,7 @@ const fn most(families: &[Family]) -> usize {
 }
 
 /// What is watched.
-static WATCHED: [Family; 21] = [
+static WATCHED: [Family; 22] = [
     Family {
         name: "tcplinger_sockets",
         kind: Gauge,
@@ -39,6 +39,16 @@ static WATCHED: [Family; 21] = [
         most: 24,
         otel: ("system.network.connection.count", "{connection}"),
         points: values::sockets,
+    },
+    Family {
+        name: "tcplinger_mptcp_sockets",
+        kind: Gauge,
+        unit: "",
+        help: "MPTCP connections and listeners by state; the TCP sockets below them are among the others.",
+        labels: &["state"],
+        most: 12,
+        otel: ("tcplinger.mptcp.sockets", "{connection}"),
+        points: values::mptcp,
     },
     Family {
         name: "tcplinger_transitions",

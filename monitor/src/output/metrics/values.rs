@@ -91,6 +91,14 @@ pub(super) fn sockets(of: &Exposed<'_>, points: &mut Points) {
     }
 }
 
+pub(super) fn mptcp(of: &Exposed<'_>, points: &mut Points) {
+    for (state, sockets) in of.sample.summary.mptcp().iter() {
+        if let Some(sockets) = sockets {
+            put(points, [state.name()], sockets);
+        }
+    }
+}
+
 pub(super) fn transitions(of: &Exposed<'_>, points: &mut Points) {
     let mut rest = of.sample.transitions;
     for (from, to) in TRANSITIONS {

@@ -57,13 +57,19 @@ pub(crate) fn write_stuck(
 fn row(finding: &Finding) -> Vec<String> {
     vec![
         severity(finding.severity).to_owned(),
-        Capitals(RawState::Known(finding.state)).to_string(),
+        state(finding),
         age(finding),
         finding.netns.to_string(),
         finding.local.to_string(),
         finding.remote.to_string(),
         owners(finding),
     ]
+}
+
+fn state(finding: &Finding) -> String {
+    let state = Capitals(RawState::Known(finding.state));
+    let of = if finding.is_mptcp { " MPTCP" } else { "" };
+    format!("{state}{of}")
 }
 
 const fn severity(severity: Severity) -> &'static str {

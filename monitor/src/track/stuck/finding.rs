@@ -42,6 +42,9 @@ pub(crate) struct Finding {
     pub(crate) age_is_lower_bound: bool,
     pub(crate) local: Endpoint,
     pub(crate) remote: Endpoint,
+    /// An MPTCP connection, and not a TCP socket below one.
+    #[serde(rename = "mptcp", default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_mptcp: bool,
     /// Inode number.
     pub(crate) netns: u32,
     /// None for a group, and where only /proc/net could be asked.

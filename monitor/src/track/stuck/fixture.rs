@@ -18,6 +18,7 @@ pub(crate) fn evidence(state: State) -> Evidence {
         family: Family::Ipv4,
         state,
         is_minisocket: false,
+        is_mptcp: false,
         local: SocketAddr::from(([10, 0, 0, 1], 80)),
         remote: SocketAddr::from(([10, 0, 0, 2], 4000)),
         inode: 99,

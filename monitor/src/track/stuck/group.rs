@@ -14,6 +14,7 @@ impl Finding {
             age_is_lower_bound: false,
             local: Endpoint::Any,
             remote: Endpoint::Any,
+            is_mptcp: false,
             netns,
             cookie: None,
             sockets: 0,

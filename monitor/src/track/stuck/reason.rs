@@ -18,6 +18,15 @@ const NO_DESCRIPTOR: &str = "no process was found to have it open as a descripto
 
 /// One sentence.
 pub(super) fn reason(case: &Case<'_>) -> String {
+    let reason = of_state(case);
+    if case.evidence.is_mptcp {
+        format!("an MPTCP connection: {reason}")
+    } else {
+        reason
+    }
+}
+
+fn of_state(case: &Case<'_>) -> String {
     let ago = ago(case.age);
     let tail = unanswered(case.evidence);
     match case.evidence.state {
@@ -114,6 +123,7 @@ fn close_wait(case: &Case<'_>, ago: &str) -> String {
         0 if evidence.has_read_end() => {
             parts.push("it has read everything, the end of the stream included".to_owned());
         }
+        0 if evidence.is_mptcp => {}
         0 => parts.push("it has not read the end of the stream".to_owned()),
         unread => parts.push(format!("{} still unread", are(unread))),
     }
@@ -282,7 +292,12 @@ fn look_into(case: &Case<'_>) -> String {
         return if case.is_unaccepted {
             "no process was found to have it open".to_owned()
         } else {
-            format!("`ss -tne {shown}` shows its uid, inode and cgroup")
+            let flags = if case.evidence.is_mptcp {
+                "-Mne"
+            } else {
+                "-tne"
+            };
+            format!("`ss {flags} {shown}` shows its uid, inode and cgroup")
         };
     };
     let pid = process.pid;

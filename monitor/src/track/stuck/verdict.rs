@@ -77,6 +77,7 @@ impl Rules {
             age_is_lower_bound: case.age.is_lower_bound,
             local: Endpoint::Socket(evidence.local),
             remote: Endpoint::Socket(evidence.remote),
+            is_mptcp: evidence.is_mptcp,
             netns: evidence.netns,
             cookie: Some(evidence.cookie).filter(|cookie| *cookie != 0),
             sockets: 1,

@@ -178,6 +178,7 @@ pub(super) fn sample() -> Sample {
                 netns: 7,
                 name: Some("host".to_owned()),
                 is_deleted: false,
+                mptcp: Counts::default(),
                 ipv4: counts(&[(State::Established, 2), (State::CloseWait, 3)]),
                 ipv6: counts(&[(State::FinWait1, 1)]),
                 doubt: Doubt::default(),

@@ -14,6 +14,7 @@ fn row(local: &str, remote: &str, state: State, left: Option<u64>) -> Evidence {
         family: Family::Ipv4,
         state,
         is_minisocket: left.is_some(),
+        is_mptcp: false,
         local: local.parse().unwrap(),
         remote: remote.parse().unwrap(),
         inode: 0,

@@ -12,6 +12,7 @@ fn socket(netns: u32, local: u16, state: State) -> Evidence {
         family: Family::Ipv4,
         state,
         is_minisocket: false,
+        is_mptcp: false,
         local: ([10, 0, 0, 1], local).into(),
         remote: ([10, 0, 0, 2], 5_000).into(),
         inode: 1,
