@@ -13,7 +13,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::harness::http::{self, get};
 use crate::harness::socket::listen_in;
-use crate::harness::{Daemon, Netns, PATIENCE, V4, assert_agrees, eventually, run};
+use crate::harness::{Alone, Daemon, Netns, PATIENCE, V4, assert_agrees, eventually, run};
 
 const LISTEN: &str = "--listen 127.0.0.1:0";
 /// For a scrape, however many other clients there are. It takes up to 0.25 s of this to read figures.
@@ -59,6 +59,7 @@ fn counter(daemon: &Daemon, name: &str) -> f64 {
 
 #[test]
 fn ten_thousand_idle_connections_do_not_blind_the_scrapes() {
+    let _alone = Alone::wait();
     raise_own_limit();
     let daemon = ready(LISTEN, &[]);
     let mut kept = http::connect(&daemon);
@@ -92,6 +93,7 @@ fn ten_thousand_idle_connections_do_not_blind_the_scrapes() {
 #[test]
 fn slow_clients_do_not_blind_the_scrapes() {
     const SLOW: usize = 2_000;
+    let _alone = Alone::wait();
     raise_own_limit();
     let daemon = ready(LISTEN, &[]);
     let url = daemon.http_address();
@@ -225,6 +227,11 @@ fn without_descriptors_namespaces_are_in_doubt_and_come_back() {
     })
     .expect("a warning");
     set("20000");
+    // What only descriptors tell is not known again at once.
+    let is_known = eventually(PATIENCE, || {
+        (!ask("/api/v1/status").contains("\"close\":null")).then_some(())
+    });
+    assert!(is_known.is_some(), "{}", ask("/api/v1/status"));
     let netns = Netns::new();
     let _listener = listen_in(&netns, "127.0.0.1:0");
     assert_agrees(&daemon, &netns);
