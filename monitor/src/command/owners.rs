@@ -82,7 +82,8 @@ fn look(args: &OwnersArgs) -> Result<Vec<Holding>> {
         None => false,
     };
     sockets.sort_unstable();
-    sockets.dedup_by_key(|(cookie, state)| (*state == State::Close).then_some(*cookie));
+    // Of one that processes share each has told.
+    sockets.dedup_by(|one, other| one.1 == State::Close && one == other);
     let grouping = match args.per {
         OwnerKind::Process => Grouping::Process,
         OwnerKind::Unit => Grouping::Unit,

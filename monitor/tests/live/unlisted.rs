@@ -87,6 +87,19 @@ fn sockets_in_close_are_counted_and_have_owners() {
     assert_eq!(own["pid"], std::process::id());
     assert_eq!(own["sockets"]["close"], 31, "{owners}");
 
+    // Beside them, what nobody holds: the reset ones left nothing, these leave TIME_WAIT.
+    for _ in 0..5 {
+        let Pair { client, mut server } = Pair::new(&netns, &listener);
+        drop(client);
+        read_end(&mut server);
+    }
+    let owners = format!("owners --netns {inode} --format json");
+    let owners: Value = serde_json::from_slice(&output(&mut tcplinger(&owners)).stdout).unwrap();
+    let rows = owners.as_array().unwrap().iter();
+    let nobodys = rows.filter(|row| row["pid"].is_null());
+    let waiting: Vec<&Value> = nobodys.map(|row| &row["sockets"]["time_wait"]).collect();
+    assert_eq!(waiting, [5], "{owners}");
+
     drop(held);
     assert_eq!(closed(&asked(&daemon, "kernel"), inode, "ipv4"), Some(0));
     let gone = eventually(PATIENCE, || {
