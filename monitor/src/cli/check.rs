@@ -11,12 +11,13 @@ pub(super) const HELP: &str = "\
 Example:
   tcplinger check --warning 10 --critical 1 --timeout 5s
 
-Prints one line with performance data, as monitoring plugins do.
+Prints one line with performance data, as monitoring plugins do: for each
+state its sockets as `ss` counts them, and how many of them are stuck.
 
 Exit codes:
   0  OK
-  1  WARNING   at least -w findings are warnings or worse
-  2  CRITICAL  at least -c findings are critical
+  1  WARNING   at least -w stuck sockets, leaks, ... are warnings or worse
+  2  CRITICAL  at least -c of them are critical
   3  UNKNOWN   wrong usage, a bad configuration, no privilege, no answer in time";
 
 /// Exit code of a plugin that could not look.

@@ -13,8 +13,7 @@ use super::source::Source;
 use super::{STDOUT, logging};
 use crate::cli::{CheckArgs, Color, Format};
 use crate::output::{Elapsed, Escaped};
-use crate::tcp::State;
-use crate::track::stuck::{Finding, Severity};
+use crate::track::stuck::{Finding, Lingering, Report, Severity};
 use crate::{config, probe};
 
 /// Exit codes of plugins.
@@ -36,7 +35,7 @@ pub(super) fn run(args: CheckArgs, color: Color) -> Result<ExitCode> {
         .recv_timeout(timeout)
         .unwrap_or_else(|_| Err(anyhow!("no answer within {}", Elapsed(timeout))));
     let (code, line) = match looked {
-        Ok(findings) => verdict(&findings, warning, critical),
+        Ok(report) => verdict(&report, warning, critical),
         Err(error) => (
             UNKNOWN,
             format!("UNKNOWN - {}", plain(&format!("{error:#}"))),
@@ -46,7 +45,7 @@ pub(super) fn run(args: CheckArgs, color: Color) -> Result<ExitCode> {
     Ok(ExitCode::from(code))
 }
 
-fn look(args: &CheckArgs) -> Result<Vec<Finding>> {
+fn look(args: &CheckArgs) -> Result<Report> {
     let file = config::load(args.source.config.as_deref())?;
     probe::ensure_privileged()?;
     let mut source = Source::open(&args.source, file, args.netns.as_ref())?;
@@ -56,7 +55,7 @@ fn look(args: &CheckArgs) -> Result<Vec<Finding>> {
         "network namespaces that could not be looked at: {:?}; the daemon's log says why",
         report.missing
     );
-    Ok(report.findings)
+    Ok(report)
 }
 
 /// Text for the line: a bar would end it, and begin the performance data.
@@ -64,13 +63,19 @@ fn plain(text: &str) -> String {
     Escaped(text).to_string().replace('|', "/")
 }
 
-/// The exit code and the line, with performance data behind the bar.
-fn verdict(findings: &[Finding], warning: u64, critical: u64) -> (u8, String) {
+/// The exit code and the line, with performance data behind the bar. What is stuck is each stuck socket,
+/// and each finding on more than one.
+fn verdict(report: &Report, warning: u64, critical: u64) -> (u8, String) {
+    let findings = &report.findings;
+    let sockets = |of: fn(&Lingering) -> u64| report.states.iter().map(of).sum::<u64>();
     let at_least = |severity| {
-        let is_bad = |finding: &&Finding| finding.severity >= severity;
+        // MPTCP connections are in no state's figures.
+        let is_extra = |finding: &Finding| finding.is_group() || finding.is_mptcp;
+        let is_bad = |finding: &&Finding| is_extra(finding) && finding.severity >= severity;
         findings.iter().filter(is_bad).count() as u64
     };
-    let (stuck, worst) = (at_least(Severity::Warning), at_least(Severity::Critical));
+    let stuck = at_least(Severity::Warning) + sockets(|state| state.stuck);
+    let worst = at_least(Severity::Critical) + sockets(|state| state.critical);
     let (code, word) = if worst >= critical {
         (CRITICAL, "CRITICAL")
     } else if stuck >= warning {
@@ -78,8 +83,9 @@ fn verdict(findings: &[Finding], warning: u64, critical: u64) -> (u8, String) {
     } else {
         (OK, "OK")
     };
-    let oldest = findings.iter().map(|finding| finding.age_seconds);
-    let oldest = oldest.fold(0.0, f64::max);
+    let ages = findings.iter().map(|finding| finding.age_seconds);
+    let of_states = report.states.iter().map(|state| state.oldest_seconds);
+    let oldest = ages.chain(of_states).fold(0.0, f64::max);
     let mut line = format!("{word} - {stuck} stuck, {worst} of them critical");
     let first = findings.iter().max_by(|a, b| {
         (a.severity, a.age_seconds)
@@ -102,10 +108,60 @@ fn verdict(findings: &[Finding], warning: u64, critical: u64) -> (u8, String) {
         warning.saturating_sub(1),
         critical.saturating_sub(1)
     );
-    for state in State::LINGERING {
-        let in_state = findings.iter().filter(|finding| finding.state == state);
-        let sockets: u64 = in_state.map(|finding| finding.sockets).sum();
-        let _ = write!(line, " {state}={sockets};;;0");
+    for row in &report.states {
+        let Lingering {
+            state,
+            sockets,
+            stuck,
+            ..
+        } = row;
+        let _ = write!(line, " {state}={sockets};;;0 {state}_stuck={stuck};;;0");
     }
     (code, line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tcp::State;
+
+    #[test]
+    fn a_socket_of_a_group_counts_once_and_states_are_the_census_s() {
+        let leak = Finding {
+            sockets: 94,
+            ..Finding::of_group(Severity::Critical, "leak", State::CloseWait, 7)
+        };
+        let mut states: Vec<Lingering> = State::LINGERING.map(Lingering::none).to_vec();
+        for row in states
+            .iter_mut()
+            .filter(|row| row.state == State::CloseWait)
+        {
+            (row.sockets, row.stuck, row.critical) = (120, 94, 3);
+            row.oldest_seconds = 12.5;
+        }
+        let report = Report {
+            findings: vec![leak],
+            states,
+            ..Report::default()
+        };
+        let (code, line) = verdict(&report, 96, 4);
+        assert_eq!(code, CRITICAL);
+        assert!(
+            line.starts_with("CRITICAL - 95 stuck, 4 of them critical"),
+            "{line}"
+        );
+        assert!(
+            line.contains(" | stuck=95;95;;0 critical=4;;3;0 oldest=12.500s;;;0 "),
+            "{line}"
+        );
+        assert!(
+            line.contains(" close_wait=120;;;0 close_wait_stuck=94;;;0"),
+            "{line}"
+        );
+        assert!(
+            line.contains(" last_ack=0;;;0 last_ack_stuck=0;;;0"),
+            "{line}"
+        );
+        assert_eq!(verdict(&report, 96, 5).0, OK);
+    }
 }

@@ -18,7 +18,7 @@ use crate::inventory::{Namespace, StateSet, Survey, Worker, wait};
 use crate::output::json;
 use crate::survey::{self, Descriptors, Eyes, Found, Look, Scene};
 use crate::tcp::Evidence;
-use crate::track::stuck::{Board, CountBoard, Report, Rules};
+use crate::track::stuck::{Board, CountBoard, Finding, Report, Rules};
 use crate::track::{Census, Mptcp, PortReport, PortTally, Pressure, Scope, Snapshot};
 
 /// Who answers.
@@ -174,12 +174,15 @@ impl Kernel {
                 None => survey::unwatched(socket),
             })
         });
-        let look = Look::new(scene, &self.eyes, Arc::clone(&self.rules));
-        let mut findings = look.counted(&mut self.counts, Duration::from_nanos(now_ns));
-        findings.extend(look.findings(all));
+        let mut look = Look::new(scene, &self.eyes, Arc::clone(&self.rules));
+        let groups = look.counted(&mut self.counts, Duration::from_nanos(now_ns));
+        let findings: Vec<Finding> = look.findings(groups.into_iter(), all).collect();
         // Every namespace was looked at.
         self.board.update_with(now_ns, &findings, |_| true);
-        Ok(self.board.report(findings, known))
+        Ok(Report {
+            states: look.lingering(|_| true, |_| None),
+            ..self.board.report(findings, known)
+        })
     }
 
     /// Adds the MPTCP connections that linger, and remembers when each was first seen to.

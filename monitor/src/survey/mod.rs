@@ -17,8 +17,8 @@ use crate::inventory::{Query, StateSet};
 use crate::tcp::{Ends, Evidence, Limits, State};
 use crate::track::Seen;
 use crate::track::stuck::{
-    Age, Ages, Case, CountBoard, Finding, Key, Owner, Rules, Severity, count_findings, least_age,
-    threshold,
+    Age, Ages, Case, CountBoard, Finding, Key, Lingering, Owner, Rules, Severity, count_findings,
+    least_age, threshold,
 };
 
 /// What a survey has to list: lingering sockets, and the listeners that unaccepted ones wait at.
@@ -152,6 +152,9 @@ pub(crate) struct Look {
     rules: Arc<Rules>,
     /// Of those that no rule decides.
     defaults: HashMap<(u32, State), Ages>,
+    /// By namespace and place: sockets that a finding on a group has, and no finding of their own.
+    /// A namespace without any has none.
+    taken: BTreeMap<u32, Vec<bool>>,
 }
 
 impl Look {
@@ -169,6 +172,7 @@ impl Look {
             scene,
             rules,
             defaults,
+            taken: BTreeMap::new(),
         };
         look.judge_all();
         look
@@ -195,10 +199,87 @@ impl Look {
         of_namespace.map_or(Severity::None, |sockets| sockets.severity(at.at))
     }
 
-    /// Each socket that is stuck.
+    /// Each socket that is stuck and in no group.
     pub(crate) fn stuck(&self) -> impl Iterator<Item = (At, Severity)> {
         let judged = self.scene.places().map(|at| (at, self.severity(at)));
-        judged.filter(|(_, severity)| *severity > Severity::None)
+        judged.filter(|(at, severity)| *severity > Severity::None && !self.is_taken(*at))
+    }
+
+    /// How many sockets are stuck, in a group or not.
+    pub(crate) fn tally(&self) -> BTreeMap<(u32, State, Severity), u64> {
+        let mut tally = BTreeMap::new();
+        for at in self.scene.places() {
+            let severity = self.severity(at);
+            if severity > Severity::None
+                && self.scene.age(at).is_some()
+                && let Some(socket) = self.scene.get(at)
+            {
+                *tally.entry((at.netns, socket.state, severity)).or_default() += 1;
+            }
+        }
+        tally
+    }
+
+    /// Each lingering state of the namespaces that `wants` holds for, MPTCP connections left out;
+    /// `counted` are its sockets by a count that is nearer to the truth.
+    pub(crate) fn lingering(
+        &self,
+        wants: impl Fn(u32) -> bool,
+        counted: impl Fn(State) -> Option<u64>,
+    ) -> Vec<Lingering> {
+        let mut states = State::LINGERING.map(Lingering::none);
+        for at in self.scene.places().filter(|at| wants(at.netns)) {
+            let (Some(socket), Some(age)) = (self.scene.get(at), self.scene.age(at)) else {
+                continue;
+            };
+            let state = states.iter_mut().find(|row| row.state == socket.state);
+            if let Some(row) = state.filter(|_| !socket.is_mptcp) {
+                row.add(self.severity(at), age.span);
+            }
+        }
+        for row in &mut states {
+            if let Some(sockets) = counted(row.state) {
+                row.settle(sockets);
+            }
+        }
+        states.to_vec()
+    }
+
+    fn is_taken(&self, at: At) -> bool {
+        let of_namespace = self.taken.get(&at.netns);
+        of_namespace.is_some_and(|taken| taken.get(at.at) == Some(&true))
+    }
+
+    /// Offers each socket that is in no group yet, with the verdict on it, to one who makes findings on
+    /// groups; true takes it: a socket belongs to one finding.
+    pub(crate) fn take(&mut self, mut offer: impl FnMut(&Self, At, &Evidence, Severity) -> bool) {
+        let mut all = std::mem::take(&mut self.taken);
+        for (netns, sockets) in &self.scene.sockets {
+            let mut taken = all.remove(netns).unwrap_or_default();
+            for at in 0..sockets.len() {
+                let is_free = taken.get(at) != Some(&true) && sockets.age(at).is_some();
+                let Some(socket) = sockets.get(*netns, at).filter(|_| is_free) else {
+                    continue;
+                };
+                let severity = sockets.severity(at);
+                if offer(self, At { netns: *netns, at }, &socket, severity) {
+                    taken.resize(sockets.len(), false);
+                    if let Some(taken) = taken.get_mut(at) {
+                        *taken = true;
+                    }
+                }
+            }
+            if !taken.is_empty() {
+                all.insert(*netns, taken);
+            }
+        }
+        self.taken = all;
+    }
+
+    /// Every holder of the socket at a place.
+    pub(crate) fn owners_at(&self, at: At) -> Vec<Owner> {
+        let socket = self.scene.get(at);
+        socket.map_or_else(Vec::new, |socket| self.owners(&socket))
     }
 
     /// What tells the finding on a socket from others.
@@ -216,11 +297,21 @@ impl Look {
         self.judge(&socket, age, |case| self.rules.judge(case))
     }
 
-    /// Every verdict, or that on all that is stuck.
-    pub(crate) fn findings(&self, wants_all: bool) -> impl Iterator<Item = Finding> {
-        let wanted = self.scene.places();
-        let wanted = wanted.filter(move |at| wants_all || self.severity(*at) > Severity::None);
-        wanted.filter_map(|at| self.finding(at))
+    /// What is found, `groups` first: every socket by itself, and then the groups have none; or what is
+    /// stuck, and then a socket of a group is only there.
+    pub(crate) fn findings(
+        &self,
+        groups: impl Iterator<Item = Finding>,
+        wants_all: bool,
+    ) -> impl Iterator<Item = Finding> {
+        let groups = groups.map(move |group| Finding {
+            sockets: if wants_all { 0 } else { group.sockets },
+            ..group
+        });
+        let wanted = self.scene.places().filter(move |at| {
+            wants_all || (self.severity(*at) > Severity::None && !self.is_taken(*at))
+        });
+        groups.chain(wanted.filter_map(|at| self.finding(at)))
     }
 
     fn judge<T>(
@@ -257,12 +348,21 @@ impl Look {
         sockets.map(|socket| (socket, self.owners(&socket)))
     }
 
-    /// What the count rules find.
-    pub(crate) fn counted(&self, board: &mut CountBoard, now: Duration) -> Vec<Finding> {
+    /// What the count rules find. Of the sockets that are in no group yet, the findings take those in
+    /// their state.
+    pub(crate) fn counted(&mut self, board: &mut CountBoard, now: Duration) -> Vec<Finding> {
         if self.rules.counts.is_empty() {
             return Vec::new();
         }
-        count_findings(&self.rules.counts, self.owned(), board, now)
+        let rules = Arc::clone(&self.rules);
+        let mut counted = count_findings(&rules.counts, self.owned(), board, now);
+        if !counted.is_empty() {
+            self.take(|look, at, socket, severity| {
+                !socket.is_mptcp
+                    && counted.take(&rules.counts, socket, &look.owners_at(at), severity)
+            });
+        }
+        counted.into_findings()
     }
 }
 

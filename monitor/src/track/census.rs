@@ -136,6 +136,12 @@ impl Census {
             .unwrap_or_default()
     }
 
+    /// Sockets of these namespaces in one state.
+    pub(crate) fn sockets_in(&self, netns: impl Iterator<Item = u32>, state: State) -> u64 {
+        let counts = netns.flat_map(|netns| Family::ALL.map(|family| self.counts(netns, family)));
+        counts.map(|counts| counts.get(state)).sum()
+    }
+
     /// Sockets of one namespace in lingering states, minisockets in `FIN_WAIT2` included.
     pub(crate) fn lingering(&self, netns: u32) -> u64 {
         let counts = Family::ALL.map(|family| self.counts(netns, family));

@@ -206,17 +206,25 @@ impl Watched {
     }
 }
 
-/// One finding for each process that holds sockets of the leaking service, and how many: the growth
-/// is theirs in proportion. One without an owner where nobody holds any.
-pub(crate) fn leak_findings(leak: &Leak, now: Duration, holders: &[(Owner, u64)]) -> Vec<Finding> {
-    if holders.is_empty() {
-        return vec![finding_of(leak, now, None)];
-    }
-    let of_holder = |holder| finding_of(leak, now, Some(holder));
-    holders.iter().map(of_holder).collect()
+/// A part of a leak's sockets: those of one process that no process with a lower pid holds, too. Each
+/// socket is in one part.
+#[derive(Clone, Debug)]
+pub(crate) struct Share {
+    pub(crate) sockets: u64,
+    /// The verdict on the worst of them.
+    pub(crate) worst: Severity,
+    /// Every process that holds any of them, and how many sockets of the leak it holds; in ascending
+    /// order of the pid, its own first. Empty where nobody holds them.
+    pub(crate) owners: Vec<(Owner, u64)>,
 }
 
-fn finding_of(leak: &Leak, now: Duration, holder: Option<&(Owner, u64)>) -> Finding {
+/// One finding for each part.
+pub(crate) fn leak_findings(leak: &Leak, now: Duration, shares: &[Share]) -> Vec<Finding> {
+    let finding = |share| finding_of(leak, now, share);
+    shares.iter().map(finding).collect()
+}
+
+fn finding_of(leak: &Leak, now: Duration, share: &Share) -> Finding {
     let Service {
         netns,
         port,
@@ -227,14 +235,19 @@ fn finding_of(leak: &Leak, now: Duration, holder: Option<&(Owner, u64)>) -> Find
     } else {
         (Endpoint::Any, Endpoint::Port(port))
     };
-    let sockets = holder.map_or(leak.sockets, |(_, held)| *held);
+    // Growth is theirs in proportion.
+    let growth =
+        |sockets: u64| leak.rate_per_second * (real(sockets) / real(leak.sockets.max(1))).min(1.0);
     // A socket that several processes hold takes a descriptor of each.
-    let share = (real(sockets) / real(leak.sockets.max(1))).min(1.0);
-    let growth = leak.rate_per_second * share;
-    let exhausted_in = holder.and_then(|(owner, _)| until_file_limit(owner, growth));
+    let ends = share.owners.iter().map(|holder| {
+        let (owner, held) = holder;
+        (until_file_limit(owner, growth(*held)), holder)
+    });
+    let first = ends.min_by_key(|(left, _)| left.unwrap_or(Duration::MAX));
+    let (exhausted_in, holder) = first.map_or((None, None), |(left, holder)| (left, Some(holder)));
     let severity = match exhausted_in {
         Some(left) if left < SOON => Severity::Critical,
-        _ => Severity::Warning,
+        _ => share.worst.max(Severity::Warning),
     };
     let age = now.saturating_sub(leak.since);
     Finding {
@@ -242,10 +255,14 @@ fn finding_of(leak: &Leak, now: Duration, holder: Option<&(Owner, u64)>) -> Find
         age_is_lower_bound: true,
         local,
         remote,
-        sockets,
-        rate_per_second: Some(growth),
+        sockets: share.sockets,
+        rate_per_second: Some(growth(share.sockets)),
         exhausted_in_seconds: exhausted_in.map(|left| left.as_secs_f64()),
-        owners: holder.map(|(owner, _)| owner.clone()).into_iter().collect(),
+        owners: share
+            .owners
+            .iter()
+            .map(|(owner, _)| owner.clone())
+            .collect(),
         reason: reason(leak, age, holder, exhausted_in),
         advice: advice(holder),
         ..Finding::of_group(severity, "leak", State::CloseWait, netns)

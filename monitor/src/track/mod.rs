@@ -26,7 +26,7 @@ pub(crate) use census::{
 pub(crate) use filter::Filter;
 pub(crate) use histogram::{FIRST, Histogram, SCHEMA, ZERO_THRESHOLD};
 pub(crate) use holdings::{Grouping, Holdership, Holding, holdings};
-pub(crate) use leak::{Leak, LeakDetector, Service, leak_findings};
+pub(crate) use leak::{Leak, LeakDetector, Service, Share, leak_findings};
 pub(crate) use mptcp::Mptcp;
 pub(crate) use overflows::Overflows;
 pub(crate) use ports::{PortReport, PortRow, PortTally, Pressure};

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::harness::server::{
-    Load, Notices, Script, close_waits, config, finding, leaky_server, stuck, stuck_by,
+    Load, Notices, Script, about, close_waits, config, finding, leaky_server, list, stuck, stuck_by,
 };
 use crate::harness::socket::listen_in;
-use crate::harness::{Daemon, Netns, PATIENCE, Scratch, eventually};
+use crate::harness::{Daemon, Netns, PATIENCE, Scratch, eventually, output};
 
 /// A port that `connect()` does not choose: its connections are known by it on either side.
 const PORT: &str = "127.0.0.1:8080";
@@ -89,6 +89,62 @@ fn a_leak_is_told_with_its_rate_its_process_and_the_time_left() {
     let truth = (told.elapsed()).as_secs_f64() - since_filled;
     assert_near("time to the file limit", predicted, truth, 0.2);
     load.end();
+}
+
+/// However many rules a socket is under: a leak, a count that only grows, and an age.
+#[test]
+fn a_socket_is_in_one_finding_and_check_counts_as_ss_does() {
+    let (netns, scratch) = (Netns::new(), Scratch::new());
+    let rules = "[leak]\nwindow = \"5s\"\ngrowth = 20\n\
+         [ages.close_wait]\nwarning = \"1s\"\ncritical = \"3s\"\n\
+         [[count]]\nname = \"many\"\nper = \"local_port\"\nwarning = 20\ncritical = 30\n\
+         [[count]]\nname = \"too many\"\nper = \"process\"\nwarning = 20\ncritical = 30\n";
+    let daemon = Daemon::with(&config(&scratch.path("config.toml"), rules));
+    let _server = leaky_server(&netns, "leaky", PORT, 4096);
+    let load = visitors(&netns);
+    finding(&daemon, &netns, "leak");
+    load.end();
+    let counted: u64 = netns
+        .rest()
+        .into_iter()
+        .flatten()
+        .filter(|((_, state), _)| state == "CLOSE-WAIT")
+        .map(|(_, sockets)| sockets)
+        .sum();
+    assert!(counted > 100, "{counted}");
+    let sum = |findings: &[Value]| -> u64 {
+        let of_state = findings
+            .iter()
+            .filter(|finding| finding["state"] == "close_wait");
+        of_state
+            .map(|finding| finding["sockets"].as_u64().unwrap())
+            .sum()
+    };
+    let found = eventually(PATIENCE, || {
+        let found = stuck(&daemon, &netns);
+        let has = |rule: &str| found.iter().any(|finding| finding["rule"] == rule);
+        (has("leak") && has("many") && has("too many") && sum(&found) == counted).then_some(found)
+    });
+    let found = found.unwrap_or_else(|| {
+        let found = stuck(&daemon, &netns);
+        panic!("{} of {counted}: {found:#?}", sum(&found))
+    });
+    let worst = found
+        .iter()
+        .filter(|finding| finding["severity"] == "critical");
+    assert!(worst.count() > 0, "as bad as its sockets: {found:#?}");
+    let all = list(&mut about(&daemon, &netns, "stuck --all --format json"));
+    assert_eq!(sum(&all), counted, "{all:#?}");
+    for source in ["daemon", "kernel"] {
+        let asked = format!("check --netns {} --source {source}", netns.inode());
+        let line = output(&mut daemon.command(&asked)).stdout;
+        let line = String::from_utf8(line).unwrap();
+        let figures = line.split_once(" | ").expect("performance data").1;
+        assert!(
+            figures.contains(&format!(" close_wait={counted};")),
+            "{line}"
+        );
+    }
 }
 
 #[test]

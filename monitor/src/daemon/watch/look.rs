@@ -16,8 +16,8 @@ use crate::clock::{monotonic, nanoseconds};
 use crate::inventory::{Answer, Asked, Error, Meter, Namespace};
 use crate::survey::{self, Found, Look, Scene};
 use crate::tcp::{Evidence, State};
-use crate::track::stuck::{Finding, Owner, Report};
-use crate::track::{Leak, Question, Scope, Snapshot, leak_findings};
+use crate::track::stuck::{Finding, Owner, Report, Severity};
+use crate::track::{Leak, Question, Scope, Service, Share, Snapshot, leak_findings};
 
 /// With more lingering sockets than this a namespace is walked: that costs as much beside 100,000
 /// sockets.
@@ -56,9 +56,9 @@ impl Watch {
         let mut counts = std::mem::take(&mut self.counts);
         let judge = move || {
             let meter = Meter::start();
-            let look = Look::new(scene, &eyes, rules);
-            let mut groups = look.counted(&mut counts, judged);
-            groups.extend(leaked(&look, &leaks, judged));
+            let mut look = Look::new(scene, &eyes, rules);
+            let mut groups = leaked(&mut look, &leaks, judged);
+            groups.extend(look.counted(&mut counts, judged));
             (look, groups, counts, meter.stop().cpu)
         };
         let (look, groups, counts, judging) =
@@ -83,6 +83,8 @@ impl Watch {
         self.board.update(now_ns, found, |finding| {
             is_covered(finding) && !finding.is_group()
         });
+        self.board
+            .judge(|netns| covered.contains(&netns), look.tally());
         self.looked
             .extend(covered.iter().map(|netns| (*netns, began)));
         memory::return_freed();
@@ -298,17 +300,22 @@ impl Watch {
             };
             known.iter().filter(is_due).cloned().collect()
         };
-        let (look, mut groups) = self.look(walker, &surveyed, Pays::Nobody).await?;
+        let (look, groups) = self.look(walker, &surveyed, Pays::Nobody).await?;
         let is_missing =
             |known: &&Namespace| !look.scene.limits.contains_key(&known.inode) && known.is_there();
         let missing = surveyed.iter().filter(is_missing);
         let missing: Vec<u32> = missing.map(|known| known.inode).collect();
         let of_ports = |finding: &&Finding| finding.state == State::TimeWait;
-        groups.extend(self.board.raised().filter(of_ports).cloned());
+        let pressure = self.board.raised().filter(of_ports).cloned().collect();
         self.log();
-        let shared = Arc::new(Shown { groups, look });
+        let shared = Arc::new(Shown {
+            groups,
+            pressure,
+            look,
+        });
         self.shown = Arc::downgrade(&shared);
         let report = |wanted: &Wanted| {
+            let wanted_has = |netns| wanted.has(netns);
             let shown = Arc::clone(&shared);
             let findings = Findings {
                 shown,
@@ -318,8 +325,15 @@ impl Watch {
                 .iter()
                 .copied()
                 .filter(|netns| takes_all || wanted.has(*netns));
+            let live = self.live.borrow();
+            let counted = |state| {
+                let wanted = known.iter().map(|known| known.inode);
+                let wanted = wanted.filter(|netns| wanted_has(*netns));
+                Some(live.census.sockets_in(wanted, state))
+            };
             Report {
                 missing: missing.collect(),
+                states: shared.look.lingering(wanted_has, counted),
                 ..self.board.report(findings, wanted.given)
             }
         };
@@ -332,32 +346,68 @@ impl Watch {
     }
 }
 
-/// A finding for each process that holds sockets of a leak.
-fn leaked(look: &Look, leaks: &[Leak], now: Duration) -> Vec<Finding> {
+/// The sockets of a leak, by the lowest pid that holds them.
+#[derive(Default)]
+struct Members {
+    shares: BTreeMap<Option<u32>, (u64, Severity, BTreeMap<u32, Owner>)>,
+    held: BTreeMap<u32, u64>,
+}
+
+impl Members {
+    fn add(&mut self, severity: Severity, owners: Vec<Owner>) {
+        let owners = owners.into_iter().map(|owner| (owner.process.pid, owner));
+        let owners: BTreeMap<u32, Owner> = owners.collect();
+        for pid in owners.keys() {
+            *self.held.entry(*pid).or_default() += 1;
+        }
+        let first = owners.keys().next().copied();
+        let share = self.shares.entry(first);
+        let (sockets, worst, holders) =
+            share.or_insert_with(|| (0, Severity::None, BTreeMap::new()));
+        *sockets += 1;
+        *worst = severity.max(*worst);
+        holders.extend(owners);
+    }
+
+    fn into_shares(self) -> Vec<Share> {
+        let held = |pid| self.held.get(&pid).copied().unwrap_or_default();
+        let shares = self.shares.into_values().map(|(sockets, worst, owners)| {
+            let owners = owners.into_iter().map(|(pid, owner)| (owner, held(pid)));
+            Share {
+                sockets,
+                worst,
+                owners: owners.collect(),
+            }
+        });
+        shares.collect()
+    }
+}
+
+/// The findings of leaks, which take their sockets from all other findings.
+fn leaked(look: &mut Look, leaks: &[Leak], now: Duration) -> Vec<Finding> {
     if leaks.is_empty() {
         return Vec::new();
     }
-    let mut shares: Vec<BTreeMap<u32, (Owner, u64)>> = vec![BTreeMap::new(); leaks.len()];
-    for (socket, owners) in look.owned() {
-        if socket.state != State::CloseWait {
-            continue;
+    let mut members: Vec<Members> = leaks.iter().map(|_| Members::default()).collect();
+    look.take(|look, at, socket, severity| {
+        if socket.state != State::CloseWait || socket.is_mptcp {
+            return false;
         }
         let limits = look.scene.limits.get(&socket.netns);
         let ports = (socket.local.port(), socket.remote.port());
-        for service in services(limits, socket.netns, ports) {
-            let of_leaks = leaks.iter().zip(&mut shares);
-            for (_, shares) in of_leaks.filter(|(leak, _)| leak.service == service) {
-                for owner in &owners {
-                    let share = shares.entry(owner.process.pid);
-                    share.or_insert_with(|| (owner.clone(), 0)).1 += 1;
-                }
-            }
-        }
-    }
-    let findings = leaks.iter().zip(shares).flat_map(|(leak, shares)| {
-        let shares: Vec<(Owner, u64)> = shares.into_values().collect();
-        leak_findings(leak, now, &shares)
+        let of: Vec<Service> = services(limits, socket.netns, ports).collect();
+        let is_its = |leak: &Leak| of.contains(&leak.service);
+        let leak = leaks.iter().zip(&mut members);
+        let Some((_, members)) = leak.into_iter().find(|(leak, _)| is_its(leak)) else {
+            return false;
+        };
+        members.add(severity, look.owners_at(at));
+        true
     });
+    let findings = leaks
+        .iter()
+        .zip(members)
+        .flat_map(|(leak, members)| leak_findings(leak, now, &members.into_shares()));
     findings.collect()
 }
 
@@ -381,6 +431,8 @@ impl Wanted {
 /// A look that is shown to those who asked.
 pub(super) struct Shown {
     groups: Vec<Finding>,
+    /// Findings on ports and buckets.
+    pressure: Vec<Finding>,
     look: Look,
 }
 
@@ -392,8 +444,13 @@ pub(in crate::daemon) struct Findings {
 
 impl Serialize for Findings {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let sockets = self.shown.look.findings(self.wanted.all);
-        let all = self.shown.groups.iter().cloned().chain(sockets);
+        let Shown {
+            groups,
+            pressure,
+            look,
+        } = &*self.shown;
+        let found = look.findings(groups.iter().cloned(), self.wanted.all);
+        let all = pressure.iter().cloned().chain(found);
         serializer.collect_seq(all.filter(|finding| self.wanted.has(finding.netns)))
     }
 }

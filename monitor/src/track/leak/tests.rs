@@ -158,6 +158,14 @@ const LEAK: Leak = Leak {
     rate_per_second: 50.0,
 };
 
+fn share((owner, held): (Owner, u64)) -> Share {
+    Share {
+        sockets: held,
+        worst: Severity::None,
+        owners: vec![(owner, held)],
+    }
+}
+
 #[test]
 fn the_growth_is_shared_by_what_each_process_holds() {
     let holders = [
@@ -165,7 +173,8 @@ fn the_growth_is_shared_by_what_each_process_holds() {
         (owner(2, Some(1_100), Some(1 << 20)), 1_000),
         (owner(3, None, Some(1_024)), 0),
         (owner(4, Some(1_024), Some(1_024)), 0),
-    ];
+    ]
+    .map(share);
     let found = leak_findings(&LEAK, at(160), &holders);
     let rates: Vec<f64> = found
         .iter()
@@ -191,24 +200,36 @@ fn the_growth_is_shared_by_what_each_process_holds() {
 
 #[test]
 fn a_socket_shared_after_fork_grows_in_each_process() {
-    let holders = [1, 2].map(|pid| (owner(pid, Some(0), Some(100)), 3_000));
-    let found = leak_findings(&LEAK, at(160), &holders);
-    assert!(
-        found
-            .iter()
-            .all(|one| one.exhausted_in_seconds == Some(2.0))
-    );
+    let owners = [(1, 200), (2, 100)].map(|(pid, limit)| (owner(pid, Some(0), Some(limit)), 3_000));
+    let share = Share {
+        sockets: 3_000,
+        worst: Severity::None,
+        owners: owners.to_vec(),
+    };
+    let found = leak_findings(&LEAK, at(160), &[share]);
+    assert_eq!((found.len(), found[0].sockets), (1, 3_000));
+    let pids: Vec<u32> = found[0].owners.iter().map(|one| one.process.pid).collect();
+    assert_eq!(pids, [1, 2]);
+    // The first of them to meet its limit.
+    assert_eq!(found[0].exhausted_in_seconds, Some(2.0));
+    assert!(found[0].reason.contains("pid 2 ("));
 }
 
 #[test]
 fn without_a_holder_there_is_one_finding() {
+    let share = Share {
+        sockets: 3_000,
+        worst: Severity::Critical,
+        owners: Vec::new(),
+    };
     let service = Service {
         is_local: false,
         ..WEB
     };
-    let found = leak_findings(&Leak { service, ..LEAK }, at(160), &[]);
+    let found = leak_findings(&Leak { service, ..LEAK }, at(160), &[share]);
     assert_eq!(found.len(), 1);
     assert!(found[0].owners.is_empty());
+    assert_eq!(found[0].severity, Severity::Critical, "as its sockets");
     assert_eq!(
         (found[0].local, found[0].remote),
         (Endpoint::Any, Endpoint::Port(8080))

@@ -20,7 +20,7 @@ pub(super) fn port_finding(
         age_seconds: age.as_secs_f64(),
         local: Endpoint::Socket(SocketAddr::new(port.local, 0)),
         remote: Endpoint::Socket(port.remote),
-        sockets: port.used.into(),
+        sockets: u64::from(port.time_wait) + u64::from(port.reusable),
         rate_per_second: forecast.rate,
         exhausted_in_seconds: forecast.exhausted_in.map(|left| left.as_secs_f64()),
         reason: port_reason(port, forecast),
@@ -79,10 +79,16 @@ fn port_advice(port: &PortUse) -> String {
     advice
 }
 
-pub(super) fn bucket_finding(severity: Severity, age: Duration, bucket: &BucketUse) -> Finding {
+/// `sockets` in `TIME_WAIT` belong to no other finding.
+pub(super) fn bucket_finding(
+    severity: Severity,
+    age: Duration,
+    bucket: &BucketUse,
+    sockets: u64,
+) -> Finding {
     Finding {
         age_seconds: age.as_secs_f64(),
-        sockets: bucket.minisockets,
+        sockets,
         reason: bucket_reason(bucket),
         advice:
             "raise net.ipv4.tcp_max_tw_buckets (about 0.3 KB of kernel memory each), or let the \

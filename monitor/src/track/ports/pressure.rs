@@ -57,6 +57,8 @@ pub(crate) struct BucketUse {
     pub(crate) netns: u32,
     /// In `TIME_WAIT` and `FIN_WAIT2`.
     pub(crate) minisockets: u64,
+    /// Those in `TIME_WAIT`.
+    pub(crate) time_wait: u64,
     /// `tcp_max_tw_buckets`.
     pub(crate) limit: u64,
     /// Closes that skipped `TIME_WAIT` since the namespace exists, for this or for lack of memory.
@@ -221,6 +223,7 @@ impl Pressure {
         let latest = BucketUse {
             netns,
             minisockets: usage.minisockets,
+            time_wait: usage.time_wait,
             limit: limits.max_tw_buckets,
             overflows: limits.time_wait_overflows,
             overflow_rate: series.rate(),
@@ -255,7 +258,7 @@ impl Pressure {
     /// What is worth a finding now. Remembers it: until its use falls below 9/10 of the threshold,
     /// a finding stays.
     pub(crate) fn findings(&mut self, rule: &PortRule, now: Duration) -> Vec<Finding> {
-        let mut findings = Vec::new();
+        let mut findings = Vec::<Finding>::new();
         for watched in self.ports.values_mut() {
             let severity = watched.severity(rule);
             if let Some(raised) = watched.raise(severity, now) {
@@ -268,7 +271,12 @@ impl Pressure {
             let severity = watched.severity(rule);
             if let Some(raised) = watched.raise(severity, now) {
                 let age = now.saturating_sub(raised.since);
-                findings.push(bucket_finding(severity, age, &watched.latest));
+                let bucket = &watched.latest;
+                let of_namespace = findings.iter().filter(|port| port.netns == bucket.netns);
+                let of_ports: u64 = of_namespace.map(|port| port.sockets).sum();
+                // A socket belongs to one finding.
+                let sockets = bucket.time_wait.saturating_sub(of_ports);
+                findings.push(bucket_finding(severity, age, bucket, sockets));
             }
         }
         findings

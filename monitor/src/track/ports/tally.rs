@@ -56,6 +56,8 @@ pub(crate) struct PortUsage {
     pub(crate) uncounted: u64,
     /// Minisockets of the namespace, whatever they are towards.
     pub(crate) minisockets: u64,
+    /// Those of them in `TIME_WAIT`.
+    pub(crate) time_wait: u64,
     /// The destinations with the most ports used, most first; [`MOST_SHOWN`] at most.
     pub(crate) top: Vec<PortUse>,
 }
@@ -72,6 +74,7 @@ pub(crate) struct PortTally {
     ports: HashMap<Destination, Vec<Taken>>,
     uncounted: u64,
     minisockets: u64,
+    time_wait: u64,
 }
 
 /// What makes a 4-tuple unique, but for the local port. Addresses of IPv4 that an IPv6 socket uses
@@ -127,11 +130,13 @@ impl PortTally {
             ports: HashMap::new(),
             uncounted: 0,
             minisockets: 0,
+            time_wait: 0,
         }
     }
 
     pub(crate) fn take(&mut self, socket: &Evidence) {
         self.minisockets += u64::from(socket.is_minisocket);
+        self.time_wait += u64::from(socket.state == State::TimeWait);
         let port = socket.local.port();
         match socket.state {
             // Has no destination.
@@ -202,6 +207,7 @@ impl PortTally {
             destinations,
             uncounted: self.uncounted,
             minisockets: self.minisockets,
+            time_wait: self.time_wait,
             top,
         }
     }

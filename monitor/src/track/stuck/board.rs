@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::finding::{name_of, state_named};
 use super::{Endpoint, Finding, Severity};
 use crate::tcp::State;
 use crate::track::{FindingKind, Stuck};
@@ -111,6 +112,8 @@ pub(crate) struct Board {
     raised: BTreeMap<Key, Raised>,
     /// Stuck sockets that found no room at the last look at their namespace.
     unannounced: BTreeMap<(u32, State, Severity), u64>,
+    /// Every stuck socket as of the last look at its namespace, less those that are known to have left.
+    judged: BTreeMap<(u32, State, Severity), u64>,
     raised_so_far: BTreeMap<FindingKind, u64>,
     /// What [`Self::stuck`] shares; None since the last change.
     shared: Option<Arc<[(Finding, Duration)]>>,
@@ -132,6 +135,16 @@ impl Board {
     pub(crate) fn begin_look(&mut self, is_looked_at: impl Fn(u32) -> bool) {
         self.unannounced
             .retain(|(netns, ..), _| !is_looked_at(*netns));
+    }
+
+    /// Takes over how many sockets of the namespaces that this holds for are stuck.
+    pub(crate) fn judge(
+        &mut self,
+        is_looked_at: impl Fn(u32) -> bool,
+        stuck: BTreeMap<(u32, State, Severity), u64>,
+    ) {
+        self.judged.retain(|(netns, ..), _| !is_looked_at(*netns));
+        self.judged.extend(stuck);
     }
 
     /// Takes over what holds now. What is raised, covered by this look and not in it is over.
@@ -216,7 +229,14 @@ impl Board {
             .extract_if(.., |_, raised| is_over(&raised.finding));
         for (_, raised) in over.collect::<Vec<_>>() {
             self.shared = None;
-            self.give(Change::Cleared, ktime_ns, raised.finding);
+            let finding = raised.finding;
+            let kind = (finding.netns, finding.state, finding.severity);
+            if finding.cookie.is_some()
+                && let Some(sockets) = self.judged.get_mut(&kind)
+            {
+                *sockets = sockets.saturating_sub(1);
+            }
+            self.give(Change::Cleared, ktime_ns, finding);
         }
     }
 
@@ -262,14 +282,9 @@ impl Board {
             });
             raised.collect()
         });
-        let mut sockets = self.unannounced.clone();
-        for (finding, _) in shared.iter().filter(|(finding, _)| !finding.is_group()) {
-            let kind = (finding.netns, finding.state, finding.severity);
-            *sockets.entry(kind).or_default() += finding.sockets;
-        }
         self.shared = Some(Arc::clone(&shared));
         Stuck {
-            sockets,
+            sockets: self.judged.clone(),
             raised: shared,
             unannounced: self.unannounced.values().sum(),
             raised_so_far: self.raised_so_far.clone(),
@@ -300,6 +315,7 @@ impl Board {
             missed,
             unannounced: self.unannounced.values().sum(),
             missing: Vec::new(),
+            states: Vec::new(),
         }
     }
 }
@@ -317,6 +333,52 @@ pub(crate) struct Report<F = Vec<Finding>> {
     pub(crate) unannounced: u64,
     /// Namespaces that could not be looked at.
     pub(crate) missing: Vec<u32>,
+    /// Each lingering state.
+    pub(crate) states: Vec<Lingering>,
+}
+
+/// The sockets in a lingering state.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Lingering {
+    #[serde(serialize_with = "name_of", deserialize_with = "state_named")]
+    pub(crate) state: State,
+    /// All of them, as the census counts them.
+    pub(crate) sockets: u64,
+    /// Those that are stuck, whatever finding they belong to.
+    pub(crate) stuck: u64,
+    /// Those of `stuck` that are critical.
+    pub(crate) critical: u64,
+    /// At least; 0 without any.
+    pub(crate) oldest_seconds: f64,
+}
+
+impl Lingering {
+    pub(crate) const fn none(state: State) -> Self {
+        Self {
+            state,
+            sockets: 0,
+            stuck: 0,
+            critical: 0,
+            oldest_seconds: 0.0,
+        }
+    }
+
+    pub(crate) fn add(&mut self, severity: Severity, age: Duration) {
+        self.sockets += 1;
+        self.stuck += u64::from(severity > Severity::None);
+        self.critical += u64::from(severity == Severity::Critical);
+        self.oldest_seconds = self.oldest_seconds.max(age.as_secs_f64());
+    }
+
+    /// There are that many: some may have left since they were looked at.
+    pub(crate) fn settle(&mut self, sockets: u64) {
+        self.sockets = sockets;
+        self.stuck = self.stuck.min(sockets);
+        self.critical = self.critical.min(sockets);
+        if sockets == 0 {
+            self.oldest_seconds = 0.0;
+        }
+    }
 }
 
 #[cfg(test)]

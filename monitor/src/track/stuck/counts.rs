@@ -52,14 +52,58 @@ struct Sum {
     owners: BTreeMap<u32, Arc<Process>>,
 }
 
-/// One finding for each rule and group with more sockets than the rule allows; sockets come with
-/// all their holders.
+/// What count rules found, and which of the sockets are whose.
+#[derive(Debug, Default)]
+pub(crate) struct Counted {
+    findings: Vec<Finding>,
+    /// By rule and group: the place of the finding.
+    places: HashMap<(usize, Group), usize>,
+}
+
+impl Counted {
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.findings.is_empty()
+    }
+
+    /// Adds a socket to the first finding that it is counted for and whose state it is in, if there is
+    /// one. That is as bad as the worst of its sockets.
+    pub(crate) fn take(
+        &mut self,
+        rules: &[CountRule],
+        socket: &Evidence,
+        owners: &[Owner],
+        severity: Severity,
+    ) -> bool {
+        for (number, rule) in rules.iter().enumerate() {
+            if !rule.matcher.matches(socket, owners) {
+                continue;
+            }
+            for group in groups_of(rule.per, socket, owners) {
+                let place = self.places.get(&(number, group));
+                let finding = place.and_then(|place| self.findings.get_mut(*place));
+                if let Some(finding) = finding.filter(|finding| finding.state == socket.state) {
+                    finding.sockets += 1;
+                    finding.severity = severity.max(finding.severity);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    pub(crate) fn into_findings(self) -> Vec<Finding> {
+        self.findings
+    }
+}
+
+/// One finding for each rule and group with more sockets than the rule allows, without any socket of
+/// its own yet; sockets come with all their holders.
 pub(crate) fn count_findings(
     rules: &[CountRule],
     sockets: impl Iterator<Item = (impl Borrow<Evidence>, impl AsRef<[Owner]>)>,
     board: &mut CountBoard,
     now: Duration,
-) -> Vec<Finding> {
+) -> Counted {
     let mut sums: Vec<BTreeMap<Group, Sum>> = rules.iter().map(|_| BTreeMap::new()).collect();
     for (socket, owners) in sockets {
         let (socket, owners) = (socket.borrow(), owners.as_ref());
@@ -75,8 +119,8 @@ pub(crate) fn count_findings(
         }
     }
     let before = std::mem::take(&mut board.raised);
-    let mut findings = Vec::new();
-    for (rule, sums) in rules.iter().zip(sums) {
+    let mut counted = Counted::default();
+    for (number, (rule, sums)) in rules.iter().zip(sums).enumerate() {
         for (group, sum) in sums {
             let key = (rule.name.clone(), group);
             let old = before.get(&key);
@@ -84,12 +128,15 @@ pub(crate) fn count_findings(
             let severity = severity_of(rule, sum.sockets, was);
             if severity > Severity::None {
                 let since = old.map_or(now, |raised| raised.since);
-                findings.push(sum.finding(rule, &key.1, severity, now.saturating_sub(since)));
+                let place = (number, key.1.clone());
+                counted.places.insert(place, counted.findings.len());
+                let finding = sum.finding(rule, &key.1, severity, now.saturating_sub(since));
+                counted.findings.push(finding);
                 board.raised.insert(key, Raised { severity, since });
             }
         }
     }
-    findings
+    counted
 }
 
 /// Each group of that kind once, however many holders a socket has in it.
@@ -220,7 +267,6 @@ impl Sum {
             age_seconds: age.as_secs_f64(),
             local: endpoint(self.local_port),
             remote: endpoint(self.remote_port),
-            sockets: self.sockets,
             recv_queue_bytes: self.unread_bytes,
             send_queue_bytes: self.unacked_bytes,
             retransmits: self.retransmits,

@@ -196,11 +196,11 @@ impl<'de> Deserialize<'de> for Endpoint {
     clippy::trivially_copy_pass_by_ref,
     reason = "the signature that serde calls"
 )]
-fn name_of<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn name_of<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(state.name())
 }
 
-fn state_named<'de, D: Deserializer<'de>>(deserializer: D) -> Result<State, D::Error> {
+pub(super) fn state_named<'de, D: Deserializer<'de>>(deserializer: D) -> Result<State, D::Error> {
     let name = String::deserialize(deserializer)?;
     name.parse().map_err(de::Error::custom)
 }

@@ -14,7 +14,7 @@ mod reason;
 mod rules;
 mod verdict;
 
-pub(crate) use board::{Board, Change, Key, Notice, Report};
+pub(crate) use board::{Board, Change, Key, Lingering, Notice, Report};
 pub(crate) use bound::least_age;
 pub(crate) use counts::{CountBoard, count_findings};
 pub(crate) use defaults::{Threshold, connect_timeout, held_timeout, orphan_timeout, threshold};

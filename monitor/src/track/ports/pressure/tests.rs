@@ -27,6 +27,7 @@ fn usage(netns: u32, mut top: Vec<PortUse>) -> PortUsage {
         netns,
         destinations: top.len(),
         minisockets: 0,
+        time_wait: 0,
         uncounted: 0,
         top,
     }
@@ -36,6 +37,7 @@ fn usage(netns: u32, mut top: Vec<PortUse>) -> PortUsage {
 fn minisockets(minisockets: u64) -> PortUsage {
     PortUsage {
         minisockets,
+        time_wait: minisockets,
         ..usage(7, Vec::new())
     }
 }
@@ -241,6 +243,12 @@ fn advice_is_never_wrong() {
     pressure.observe_buckets(at(0), &minisockets(131_072), &Limits::default());
     let findings = pressure.findings(&PortRule::default(), at(0));
     assert_eq!(findings.len(), 2);
+    // Those of the ports are not counted again.
+    let of_ports = u64::from(port(2, 1_000).time_wait) + u64::from(port(2, 1_000).reusable);
+    assert_eq!(
+        (findings[0].sockets, findings[1].sockets),
+        (of_ports, 131_072 - of_ports)
+    );
     for finding in findings {
         assert!(!finding.advice.contains("recycle") && !finding.advice.contains("fin_timeout"));
     }

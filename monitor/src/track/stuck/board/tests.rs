@@ -93,9 +93,10 @@ fn every_stuck_socket_is_counted_and_each_look_replaces_the_last() {
     board.begin_look(|netns| netns == 7);
     board.update_with(5_000_000_000, &[group.clone()], |_| false);
     board.update_with(5_000_000_000, &storm, |_| false);
-    let stuck = board.stuck();
     let of = |severity| (7, State::CloseWait, severity);
-    let counts = [(of(warning), most + 4), (of(critical), 1)];
+    let counts = [(of(warning), most + 504), (of(critical), 1)];
+    board.judge(|netns| netns == 7, counts.into());
+    let stuck = board.stuck();
     assert_eq!(stuck.sockets, counts.into());
     assert_eq!(stuck.unannounced, 5);
     assert_eq!(stuck.raised.len(), MOST_ANNOUNCED + 1);
@@ -111,11 +112,17 @@ fn every_stuck_socket_is_counted_and_each_look_replaces_the_last() {
     board.update_with(6_000_000_000, &[group], Finding::is_group);
     assert_eq!(board.stuck().unannounced, 5);
     assert_eq!(board.unannounced().collect::<Vec<_>>(), [7, 7]);
+    // One is known to have left.
+    board.clear(6_000_000_000, |finding| finding.cookie == Some(2));
+    let left = [(of(warning), most + 503), (of(critical), 1)];
+    assert_eq!(board.stuck().sockets, left.into());
     // All but one have gone.
     board.begin_look(|netns| netns == 7);
     board.update_with(7_000_000_000, &[one(1, critical)], |finding| {
         !finding.is_group()
     });
+    board.judge(|netns| netns == 7, [(of(critical), 1)].into());
+    board.judge(|netns| netns == 8, BTreeMap::new());
     let stuck = board.stuck();
     assert_eq!(stuck.sockets, [(of(critical), 1)].into());
     assert_eq!((stuck.unannounced, stuck.raised.len()), (0, 2));
