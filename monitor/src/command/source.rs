@@ -225,7 +225,7 @@ impl Kernel {
                     .take(monotonic(), survey.found, &survey.limits);
             }
         }
-        Ok(self.pressure.report())
+        Ok(self.pressure.report(&self.rules.ports))
     }
 }
 

@@ -38,13 +38,14 @@ pub(super) fn run(args: &StuckArgs, color: Color) -> Result<ExitCode> {
     }
     let report = source.report(args.all, u64::MAX)?;
     note_missing(&report);
+    let nothing = Shown::nothing(report.findings.len());
     let findings = shown.of(report.findings);
     let is_stuck = findings
         .iter()
         .any(|finding| finding.severity > Severity::None);
     let mut out = io::BufWriter::new(io::stdout().lock());
     shown
-        .print(&mut out, color, findings)
+        .print(&mut out, color, findings, &nothing)
         .and_then(|()| out.flush())
         .context(STDOUT)?;
     Ok(if is_stuck {
@@ -92,11 +93,21 @@ impl Shown<'_> {
             && family.is_none_or(|family| finding.family().is_none_or(|its| its == family))
     }
 
+    /// What to say where none of so many findings is wanted.
+    fn nothing(findings: usize) -> String {
+        match findings {
+            0 => "nothing is stuck".to_owned(),
+            1 => "the only finding does not match".to_owned(),
+            more => format!("none of {more} findings matches"),
+        }
+    }
+
     fn print(
         &self,
         out: &mut impl Write,
         color: Color,
         mut findings: Vec<Finding>,
+        nothing: &str,
     ) -> io::Result<()> {
         let default = match self.args.format {
             Format::Text => TOP,
@@ -110,7 +121,7 @@ impl Shown<'_> {
         findings.truncate(top);
         match self.args.format {
             Format::Json => json::write(out, &findings),
-            Format::Text => text::write_stuck(out, stdout_style(color), &findings, hidden),
+            Format::Text => text::write_stuck(out, stdout_style(color), &findings, hidden, nothing),
         }
     }
 }
@@ -154,8 +165,10 @@ fn watch(source: &mut Source, shown: &Shown<'_>, color: Color) -> Result<ExitCod
             }
             let mut out = io::BufWriter::new(io::stdout().lock());
             let printed = if is_table {
+                let nothing = Shown::nothing(report.findings.len());
                 let findings = shown.of(report.findings);
-                write!(out, "{CLEAR}").and_then(|()| shown.print(&mut out, color, findings))
+                write!(out, "{CLEAR}")
+                    .and_then(|()| shown.print(&mut out, color, findings, &nothing))
             } else {
                 print_notices(&mut out, shown, color, &report)
             };

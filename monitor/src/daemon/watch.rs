@@ -138,7 +138,7 @@ impl Watch {
         let inodes: BTreeSet<u32> = known.iter().map(|known| known.inode).collect();
         self.live.borrow_mut().shrink();
         if self.pressure.retain(now, |netns| inodes.contains(&netns)) {
-            self.ports = Arc::new(self.pressure.report());
+            self.ports = Arc::new(self.pressure.report(&self.rules.ports));
         }
         self.tried.retain(|netns, _| inodes.contains(netns));
         self.looked.retain(|netns, _| inodes.contains(netns));

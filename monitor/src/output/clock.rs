@@ -74,7 +74,9 @@ impl fmt::Display for Elapsed {
         const MILLI: u128 = 1_000 * MICRO;
         let nanos = self.0.as_nanos();
         let seconds = self.0.as_secs();
-        if nanos < MICRO {
+        if nanos == 0 {
+            f.write_str("0s")
+        } else if nanos < MICRO {
             write!(f, "{nanos}ns")
         } else if nanos < MILLI {
             write!(f, "{}.{}us", nanos / MICRO, nanos % MICRO / (MICRO / 10))
@@ -126,7 +128,7 @@ mod tests {
     #[test]
     fn spans_are_short_and_never_overstated() {
         let shown = |nanos| Elapsed(Duration::from_nanos(nanos)).to_string();
-        assert_eq!(shown(0), "0ns");
+        assert_eq!(shown(0), "0s");
         assert_eq!(shown(999), "999ns");
         assert_eq!(shown(12_345), "12.3us");
         assert_eq!(shown(1_299_999), "1.2ms");

@@ -6,6 +6,7 @@ mod stuck;
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::clock::TimeOfDay;
@@ -84,8 +85,8 @@ impl EventTable {
         line.cell(or_dash(seen.owner.map(|owner| owner.pid)))?;
         line.cell(or_dash(comm.as_deref().map(Escaped)))?;
         line.cell(or_dash(seen.netns))?;
-        line.cell(seen.local)?;
-        line.cell(seen.remote)?;
+        line.cell(Ends(seen.local))?;
+        line.cell(Ends(seen.remote))?;
         line.painted(self.style.of_state(seen.from), "", Capitals(seen.from))?;
         line.painted(self.style.of_state(seen.to), "-> ", Capitals(seen.to))?;
         line.cell(or_dash(after.map(Elapsed)))?;
@@ -152,6 +153,19 @@ impl Line {
         self.bytes.clear();
         (self.cells, self.width) = (0, 0);
         written
+    }
+}
+
+/// An address and a port as `ss` shows them: `*` for no port.
+struct Ends(SocketAddr);
+
+impl fmt::Display for Ends {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0, self.0.ip()) {
+            (socket, _) if socket.port() > 0 => socket.fmt(f),
+            (_, IpAddr::V4(address)) => write!(f, "{address}:*"),
+            (_, IpAddr::V6(address)) => write!(f, "[{address}]:*"),
+        }
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) use holdings::{Grouping, Holdership, Holding, holdings};
 pub(crate) use leak::{Leak, LeakDetector, Service, Share, leak_findings};
 pub(crate) use mptcp::Mptcp;
 pub(crate) use overflows::Overflows;
-pub(crate) use ports::{PortReport, PortRow, PortTally, Pressure};
+pub(crate) use ports::{FORECAST_FLOOR, PortReport, PortRow, PortTally, Pressure};
 pub(crate) use sample::{
     Buckets, Cost, FindingKind, Outlets, OwnerName, Owners, Sample, Sink, Stuck, TOP,
 };

@@ -16,6 +16,8 @@ impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (seconds, millis) = (self.0.as_secs(), self.0.subsec_millis());
         let (large, small, of_small) = match seconds {
+            0 if millis == 0 && !self.0.is_zero() => return f.write_str("less than 1 ms"),
+            0 if millis == 0 => return f.write_str("0 s"),
             0 => return write!(f, "{millis} ms"),
             1..MINUTE if millis < 100 => return write!(f, "{seconds} s"),
             1..MINUTE => return write!(f, "{seconds}.{} s", millis / 100),
@@ -68,11 +70,38 @@ pub(crate) fn grouped(count: u64) -> String {
     text
 }
 
-/// A change per second: `50.0`, `0.3`, `12,410`.
+/// A change per second: `50.0`, `0.3`, `12,410`, and `0` for what rounds to it.
 pub(crate) fn rate(per_second: f64) -> String {
     match Duration::try_from_secs_f64(per_second) {
+        _ if per_second.abs() < 0.05 => "0".to_owned(),
         Ok(whole) if whole.as_secs() >= 1_000 => grouped(whole.as_secs()),
         _ => format!("{per_second:.1}"),
+    }
+}
+
+/// The same with the sign of a growth: `+50.0`, `-0.3`, `0`.
+pub(crate) fn signed_rate(per_second: f64) -> String {
+    let rate = rate(per_second);
+    if per_second > 0.0 && rate != "0" {
+        format!("+{rate}")
+    } else {
+        rate
+    }
+}
+
+/// A share of a whole, cut and not rounded, so that only the whole is 100 %: `0%`, `<0.1%`, `99.9%`,
+/// `100%`.
+pub(crate) fn percent(share: f64) -> String {
+    // A share like 0.57 may be a little below itself.
+    let tenths = (share.clamp(0.0, 1.0) * 1_000.0 + 1e-9).floor();
+    if share <= 0.0 {
+        "0%".to_owned()
+    } else if tenths < 1.0 {
+        "<0.1%".to_owned()
+    } else if tenths >= 1_000.0 {
+        "100%".to_owned()
+    } else {
+        format!("{:.1}%", tenths / 10.0)
     }
 }
 
@@ -103,9 +132,34 @@ mod tests {
     }
 
     #[test]
+    fn a_share_is_never_more_than_the_whole_nor_rounded_to_it() {
+        for (share, text) in [
+            (0.0, "0%"),
+            (-0.0, "0%"),
+            (0.000_9, "<0.1%"),
+            (0.57, "57.0%"),
+            (0.999_9, "99.9%"),
+            (1.0, "100%"),
+            (1.435, "100%"),
+        ] {
+            assert_eq!(percent(share), text);
+        }
+    }
+
+    #[test]
     fn a_rate_is_short() {
         assert_eq!(rate(50.0), "50.0");
         assert_eq!(rate(-0.25), "-0.2");
+        for nothing in [0.0, -0.0, 0.049, -0.049] {
+            assert_eq!(
+                (rate(nothing), signed_rate(nothing)),
+                ("0".into(), "0".into())
+            );
+        }
+        assert_eq!(
+            [0.3, -0.3, 12_410.7].map(signed_rate),
+            ["+0.3", "-0.3", "+12,410"]
+        );
         assert_eq!(rate(12_410.7), "12,410");
         assert_eq!(rate(f64::INFINITY), "inf");
     }
@@ -113,7 +167,7 @@ mod tests {
     #[test]
     fn spans_are_cut_to_what_matters() {
         for (millis, shown) in [
-            (0, "0 ms"),
+            (0, "0 s"),
             (999, "999 ms"),
             (1_050, "1 s"),
             (3_299, "3.2 s"),

@@ -69,7 +69,7 @@ impl Watch {
             .update_with(nanoseconds(now), &findings, |finding| {
                 finding.state == State::TimeWait
             });
-        self.ports = Arc::new(self.pressure.report());
+        self.ports = Arc::new(self.pressure.report(&self.rules.ports));
         Ok(())
     }
 

@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use crate::output::Escaped;
 use crate::tcp::{Limits, State};
-use crate::track::phrase::Span;
+use crate::track::FORECAST_FLOOR;
+use crate::track::phrase::{Span, percent};
 use crate::track::stuck::{Ages, Matcher, Per, Rules, threshold};
 
 /// The rules as they are in one namespace; its JSON form is the documented one. Names and patterns in
@@ -70,6 +71,8 @@ struct PortRow {
     critical_share: f64,
     #[serde(rename = "within_seconds", serialize_with = "seconds")]
     within: Duration,
+    /// A forecast counts from this share on.
+    forecast_from_share: f64,
 }
 
 impl From<Ages> for AgesRow {
@@ -112,6 +115,7 @@ pub(crate) fn rules_table(rules: &Rules, limits: &Limits) -> RulesTable {
             warning_share: rules.ports.warning,
             critical_share: rules.ports.critical,
             within: rules.ports.within,
+            forecast_from_share: FORECAST_FLOOR,
         },
     }
 }
@@ -171,10 +175,11 @@ pub(crate) fn write_rules(out: &mut impl Write, rules: &Rules, limits: &Limits) 
     )?;
     writeln!(
         out,
-        "Ports and TIME_WAIT buckets: warning at {:.0} %, critical at {:.0} %; ports also when they \
-         run out within {}",
-        100.0 * ports.warning_share,
-        100.0 * ports.critical_share,
+        "Ports and TIME_WAIT buckets: warning at {}, critical at {}; ports also when {} or more are in \
+         use and the rest lasts for less than {} at the present rate",
+        percent(ports.warning_share),
+        percent(ports.critical_share),
+        percent(ports.forecast_from_share),
         Span(ports.within),
     )
 }

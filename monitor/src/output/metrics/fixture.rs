@@ -140,6 +140,7 @@ fn ports() -> PortReport {
         used_ratio: f64::from(netns) / 28_232.0,
         rate_per_second: None,
         exhausted_in_seconds: (netns.is_multiple_of(2)).then_some(9.5),
+        severity: Severity::None,
     };
     PortReport {
         ports: (0..5_000).map(row).collect(),

@@ -114,7 +114,8 @@ pub(super) fn namespace_stuck(of: &Exposed<'_>, points: &mut Points) {
 struct Bucket<'a> {
     netns: u32,
     name: Cow<'a, str>,
-    /// At most: of the sockets in `FIN_WAIT2`, those that a process still holds use none.
+    /// At most: of the sockets in `FIN_WAIT2`, those that a process still holds use none. No more than
+    /// the limit: where that was lowered there are more minisockets than buckets.
     used: u64,
     limit: u64,
     overflows: Option<u64>,
@@ -127,7 +128,7 @@ fn buckets(sample: &Sample) -> impl Iterator<Item = Bucket<'_>> {
         Bucket {
             netns: *netns,
             name: namespace.map_or(Cow::Borrowed(""), name_of),
-            used: counts.get(State::TimeWait) + counts.get(State::FinWait2),
+            used: (counts.get(State::TimeWait) + counts.get(State::FinWait2)).min(buckets.limit),
             limit: buckets.limit,
             overflows: buckets.overflows,
         }

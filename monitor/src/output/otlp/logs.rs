@@ -163,7 +163,8 @@ fn family(finding: &Finding) -> Option<&'static str> {
         .into_iter()
         .find_map(|end| match end {
             Endpoint::Socket(socket) if socket.is_ipv4() => Some("ipv4"),
-            Endpoint::Socket(_) => Some("ipv6"),
+            Endpoint::Address(address) if address.is_ipv4() => Some("ipv4"),
+            Endpoint::Socket(_) | Endpoint::Address(_) => Some("ipv6"),
             Endpoint::Any | Endpoint::Port(_) => None,
         })
 }
@@ -171,6 +172,7 @@ fn family(finding: &Finding) -> Option<&'static str> {
 fn address(end: Endpoint) -> Option<String> {
     match end {
         Endpoint::Socket(socket) => Some(socket.ip().to_string()),
+        Endpoint::Address(address) => Some(address.to_string()),
         Endpoint::Any | Endpoint::Port(_) => None,
     }
 }
@@ -179,7 +181,7 @@ fn port(end: Endpoint) -> Option<u32> {
     match end {
         Endpoint::Socket(socket) => Some(socket.port().into()),
         Endpoint::Port(port) => Some(port.into()),
-        Endpoint::Any => None,
+        Endpoint::Any | Endpoint::Address(_) => None,
     }
 }
 

@@ -5,11 +5,8 @@ use std::time::Duration;
 
 use super::{Elapsed, Style, or_dash, write_table};
 use crate::track::PortReport;
+use crate::track::phrase::{percent, rate, signed_rate};
 use crate::track::stuck::Severity;
-
-/// Shares from which a row is marked, as the rules have it by default.
-const WARNING: f64 = 0.8;
-const CRITICAL: f64 = 0.95;
 
 /// Writes a row for each pair of local address and destination, then one for each namespace's
 /// buckets.
@@ -45,12 +42,12 @@ pub(crate) fn write_ports(
             percent(row.used_ratio),
             row.time_wait.to_string(),
             row.reusable.to_string(),
-            or_dash(row.rate_per_second.map(|rate| format!("{rate:+.1}"))).to_string(),
+            or_dash(row.rate_per_second.map(signed_rate)).to_string(),
             lasts(row.exhausted_in_seconds),
         ]
     }));
-    let shares = report.ports.iter().map(|row| row.used_ratio);
-    write_table(out, 2, &rows, paints(style, shares))?;
+    let severities = report.ports.iter().map(|row| row.severity);
+    write_table(out, 2, &rows, paints(style, severities))?;
     if hidden > 0 {
         writeln!(out, "\nand {hidden} more; --top 0 shows all of them")?;
     }
@@ -70,11 +67,7 @@ pub(crate) fn write_ports(
             row.limit.to_string(),
             percent(row.ratio),
             row.overflows.to_string(),
-            or_dash(
-                row.overflow_rate_per_second
-                    .map(|rate| format!("{rate:.1}")),
-            )
-            .to_string(),
+            or_dash(row.overflow_rate_per_second.map(rate)).to_string(),
         ]
     }));
     writeln!(out)?;
@@ -82,7 +75,7 @@ pub(crate) fn write_ports(
         out,
         1,
         &rows,
-        paints(style, report.buckets.iter().map(|row| row.ratio)),
+        paints(style, report.buckets.iter().map(|row| row.severity)),
     )?;
     let uncounted: u64 = report.buckets.iter().map(|row| row.uncounted).sum();
     if uncounted > 0 {
@@ -94,17 +87,15 @@ pub(crate) fn write_ports(
     Ok(())
 }
 
-fn paints(style: Style, shares: impl Iterator<Item = f64>) -> impl Iterator<Item = anstyle::Style> {
-    let paint = move |share| match share {
-        _ if share >= CRITICAL => style.of_severity(Severity::Critical),
-        _ if share >= WARNING => style.of_severity(Severity::Warning),
-        _ => anstyle::Style::new(),
+fn paints(
+    style: Style,
+    severities: impl Iterator<Item = Severity>,
+) -> impl Iterator<Item = anstyle::Style> {
+    let paint = move |severity| match severity {
+        Severity::None => anstyle::Style::new(),
+        severity => style.of_severity(severity),
     };
-    std::iter::once(anstyle::Style::new()).chain(shares.map(paint))
-}
-
-fn percent(share: f64) -> String {
-    format!("{:.1}%", 100.0 * share)
+    std::iter::once(anstyle::Style::new()).chain(severities.map(paint))
 }
 
 fn lasts(seconds: Option<f64>) -> String {

@@ -14,7 +14,7 @@ const OWNERS_SHOWN: usize = 3;
 const INDENT: &str = "          ";
 
 /// Writes a row for each finding, under it the reason, and the advice where it is another than the
-/// last one's. `hidden` findings are not among them.
+/// last one's; `nothing` where there is none. `hidden` findings are not among them.
 ///
 /// # Errors
 /// Those of `out`.
@@ -23,9 +23,10 @@ pub(crate) fn write_stuck(
     style: Style,
     findings: &[Finding],
     hidden: usize,
+    nothing: &str,
 ) -> io::Result<()> {
     if findings.is_empty() && hidden == 0 {
-        return writeln!(out, "nothing is stuck");
+        return writeln!(out, "{nothing}");
     }
     let title = [
         "SEVERITY", "STATE", "AGE", "NETNS", "LOCAL", "REMOTE", "OWNER",

@@ -21,7 +21,13 @@ const clean = (text) => String(text ?? "").replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/g
   (c) => `\\u{${c.codePointAt(0).toString(16).padStart(4, "0")}}`);
 const count = (n) => (isNumber(n) ? Math.trunc(n).toLocaleString("en-US") : "–");
 const plural = (n, noun) => `${count(n)} ${noun}${n === 1 ? "" : "s"}`;
-const signed = (rate) => `${rate > 0 ? "+" : ""}${rate.toFixed(1)}/s`;
+const rounded = (rate) => (Math.abs(rate) < 0.05 ? "0" : rate.toFixed(1));
+const signed = (rate) => `${rate >= 0.05 ? "+" : ""}${rounded(rate)}/s`;
+// Cut and not rounded: only the whole is 100 %.
+function percent(share) {
+  const tenths = Math.floor(1000 * Math.min(1, share) + 1e-9);
+  return share <= 0 ? "0 %" : tenths < 1 ? "<0.1 %" : tenths === 1000 ? "100 %" : `${(tenths / 10).toFixed(1)} %`;
+}
 const capitals = (state) => String(state).toUpperCase();
 const clock = (ms) => new Date(ms).toLocaleTimeString("en-GB");
 // Some engines do not read nanoseconds.
@@ -30,6 +36,7 @@ const instant = (time) => Date.parse(String(time).replace(/(\.\d{3})\d+/, "$1"))
 // Cut and not rounded, so that "at least" stays true: 850ms, 3.2s, 12m03s, 2h05m, 3d04h.
 function span(seconds) {
   const s = Math.max(0, seconds), two = (n) => String(Math.floor(n)).padStart(2, "0");
+  if (s < 0.001) return "0s";
   if (s < 1) return `${Math.floor(s * 1000)}ms`;
   if (s < 60) return `${(Math.floor(s * 10) / 10).toFixed(1)}s`;
   if (s < HOUR) return `${Math.floor(s / 60)}m${two(s % 60)}s`;
@@ -259,9 +266,8 @@ function renderTallies() {
 const PRESSURE = { ephemeral_ports: "ports", time_wait_buckets: "buckets" };
 function ends({ rule, local, remote, netns }) {
   if (rule === "time_wait_buckets") return nameOf(netns);
-  const from = rule === "ephemeral_ports" ? String(local).replace(/:0$/, "") : local;
   const name = givenName(netns) ?? "host";
-  return `${from} → ${remote}${name === "host" ? "" : ` in ${name}`}`;
+  return `${local} → ${remote}${name === "host" ? "" : ` in ${name}`}`;
 }
 function holder({ comm, pid, fd, container, unit }) {
   const place = container ? String(container).slice(0, 12) : unit;
@@ -531,30 +537,30 @@ function fill(id, all, row) {
   $(id).replaceChildren(...all.slice(0, FEW_ROWS).map(row));
   tell(`${id}-note`, all.length > FEW_ROWS ? `and ${count(all.length - FEW_ROWS)} more` : all.length ? "" : "None.");
 }
-function gauge(what, used, capacity, waiting, share, notes) {
+function gauge(what, used, capacity, waiting, share, severity, notes) {
   const part = (style, sockets) => {
     const node = el("span", style);
     node.style.width = `${Math.min(100, 100 * sockets / capacity || 0)}%`;
     return node;
   };
-  const level = share >= 0.95 ? "critical" : share >= 0.8 ? "warning" : "";
-  const note = el("p", "quiet", `${count(used)} of ${count(capacity)}`);
+  const level = severity === "none" ? "" : severity;
+  const note = el("p", "quiet", used > capacity ? `${count(used)}, more than the ${count(capacity)} of the limit` : `${count(used)} of ${count(capacity)}`);
   for (const one of notes.filter(Boolean)) note.append(" · ", one);
-  return el("li", "", el("span", "mono", what), el("b", level, `${(100 * share).toFixed(1)} %`),
+  return el("li", "", el("span", "mono", what), el("b", level, percent(share)),
     el("div", "gauge", part("waiting", waiting), part("used", used - waiting)), note);
 }
 function renderPorts({ ports, buckets }) {
   fill("ports", list(ports), (port) => {
     const { rate_per_second: rate, exhausted_in_seconds: left, reusable } = port;
     const end = left === 0 ? "none left: connect() fails" : `the rest lasts ${span(left)}`;
-    return gauge(`${port.local} → ${port.remote}`, port.used, port.capacity, port.time_wait, port.used_ratio, [
+    return gauge(`${port.local} → ${port.remote}`, port.used, port.capacity, port.time_wait, port.used_ratio, port.severity, [
       `${count(port.time_wait)} in TIME_WAIT`, reusable && `${count(reusable)} more may be taken again`,
       isNumber(rate) && signed(rate), isNumber(left) && el("b", "", end), clean(nameOf(port.netns))]);
   });
   const fullest = list(buckets).sort((one, other) => other.ratio - one.ratio);
-  fill("buckets", fullest, ({ netns, time_wait: used, limit, ratio, overflows, overflow_rate_per_second: rate, uncounted }) =>
-    gauge(nameOf(netns), used, limit, used, ratio, [
-      overflows ? el("b", "", `${plural(overflows, "close")} skipped TIME_WAIT${rate ? `, ${rate.toFixed(1)}/s now` : ""}`) : "no overflow",
+  fill("buckets", fullest, ({ netns, time_wait: used, limit, ratio, severity, overflows, overflow_rate_per_second: rate, uncounted }) =>
+    gauge(nameOf(netns), used, limit, used, ratio, severity, [
+      overflows ? el("b", "", `${plural(overflows, "close")} skipped TIME_WAIT${rate ? `, ${rounded(rate)}/s now` : ""}`) : "no overflow",
       uncounted && `${plural(uncounted, "socket")} towards more destinations than are counted apart`]));
 }
 function renderOwners(data) {

@@ -1,13 +1,12 @@
 //! Port and bucket pressure in words.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::pressure::{BucketUse, Forecast};
 use super::tally::PortUse;
 use crate::tcp::State;
-use crate::track::phrase::{Span, grouped, rate};
+use crate::track::phrase::{Span, grouped, rate, signed_rate};
 use crate::track::stuck::{Endpoint, Finding, Severity};
 
 pub(super) fn port_finding(
@@ -18,7 +17,7 @@ pub(super) fn port_finding(
 ) -> Finding {
     Finding {
         age_seconds: age.as_secs_f64(),
-        local: Endpoint::Socket(SocketAddr::new(port.local, 0)),
+        local: Endpoint::Address(port.local),
         remote: Endpoint::Socket(port.remote),
         sockets: u64::from(port.time_wait) + u64::from(port.reusable),
         rate_per_second: forecast.rate,
@@ -45,8 +44,8 @@ fn port_reason(port: &PortUse, forecast: Forecast) -> String {
             write!(reason, "; connect() fails with EADDRNOTAVAIL")
         }
         (Some(left), Some(growth)) => {
-            let (growth, left) = (rate(growth), Span(left));
-            write!(reason, "; at +{growth}/s the rest lasts {left}")
+            let (growth, left) = (signed_rate(growth), Span(left));
+            write!(reason, "; at {growth}/s the rest lasts {left}")
         }
         _ => Ok(()),
     };
@@ -101,7 +100,14 @@ pub(super) fn bucket_finding(
 fn bucket_reason(bucket: &BucketUse) -> String {
     let [minisockets, limit, overflows] =
         [bucket.minisockets, bucket.limit, bucket.overflows].map(grouped);
-    let used = format!("{minisockets} of {limit} TIME_WAIT buckets are in use");
+    let used = if bucket.minisockets > bucket.limit {
+        format!(
+            "all {limit} TIME_WAIT buckets are in use, and {minisockets} minisockets are there: the \
+             limit was lowered"
+        )
+    } else {
+        format!("{minisockets} of {limit} TIME_WAIT buckets are in use")
+    };
     match bucket.overflow_rate {
         Some(growth) if growth > 0.0 => {
             let growth = rate(growth);

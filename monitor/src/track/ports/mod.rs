@@ -10,6 +10,6 @@ mod report;
 mod series;
 mod tally;
 
-pub(crate) use pressure::Pressure;
+pub(crate) use pressure::{FORECAST_FLOOR, Pressure};
 pub(crate) use report::{PortReport, PortRow};
 pub(crate) use tally::PortTally;

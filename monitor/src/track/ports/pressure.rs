@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::findings::{bucket_finding, port_finding};
-use super::report::{PortReport, PortRow};
+use super::report::{BucketRow, PortReport, PortRow};
 use super::series::Series;
 use super::tally::{PortTally, PortUsage, PortUse};
 use crate::tcp::Limits;
@@ -17,6 +17,13 @@ const MOST_WATCHED: usize = 256;
 
 /// What was not looked at for so long is no longer shown: it may be far from what holds now.
 const SHOWN_FOR: Duration = Duration::from_mins(2);
+
+/// Growth per second without which there is no forecast: three ports in 30 s.
+const LEAST_GROWTH: f64 = 0.1;
+/// How far a forecast reaches.
+const FORETOLD: Duration = Duration::from_hours(24);
+/// Share in use from which a forecast alone is worth a finding: before, growth is nothing but a start.
+pub(crate) const FORECAST_FLOOR: f64 = 0.5;
 
 /// A raised finding is cleared below this part of its threshold.
 const CLEARED_BELOW: f64 = 0.9;
@@ -90,9 +97,9 @@ impl PortUse {
 }
 
 impl BucketUse {
-    /// Share in use.
+    /// Share in use, 0 to 1: where the limit was lowered there may be more minisockets than buckets.
     pub(super) fn ratio(&self) -> f64 {
-        real(self.minisockets) / real(self.limit.max(1))
+        (real(self.minisockets) / real(self.limit.max(1))).min(1.0)
     }
 
     /// Closes are skipping `TIME_WAIT`.
@@ -119,10 +126,12 @@ impl Forecast {
     }
 }
 
-/// How long so many ports last; a time too long to be told is never.
+/// How long so many ports last. Growth by a port or two says nothing of what comes, nor does any of the
+/// day after.
 fn lasts(ports: u32, rate: Option<f64>) -> Option<Duration> {
-    let rate = rate.filter(|rate| *rate > 0.0)?;
-    Duration::try_from_secs_f64(f64::from(ports) / rate).ok()
+    let rate = rate.filter(|rate| *rate >= LEAST_GROWTH)?;
+    let lasts = Duration::try_from_secs_f64(f64::from(ports) / rate).ok()?;
+    (lasts <= FORETOLD).then_some(lasts)
 }
 
 impl Watched<PortUse> {
@@ -134,13 +143,15 @@ impl Watched<PortUse> {
         let share = self.latest.ratio();
         let raised = self.raised.map_or(Severity::None, |raised| raised.severity);
         let by_share = by_share(share, rule, raised);
-        // Half of the range: before, growth is nothing but a start.
-        let (half, within) = if raised == Severity::None {
-            (0.5, rule.within)
+        let (floor, within) = if raised == Severity::None {
+            (FORECAST_FLOOR, rule.within)
         } else {
-            (0.5 * CLEARED_BELOW, rule.within.div_f64(CLEARED_BELOW))
+            (
+                FORECAST_FLOOR * CLEARED_BELOW,
+                rule.within.div_f64(CLEARED_BELOW),
+            )
         };
-        if share >= half && self.forecast().is_within(within) {
+        if share >= floor && self.forecast().is_within(within) {
             by_share.max(Severity::Warning)
         } else {
             by_share
@@ -282,17 +293,20 @@ impl Pressure {
         findings
     }
 
-    pub(crate) fn report(&self) -> PortReport {
+    pub(crate) fn report(&self, rule: &PortRule) -> PortReport {
         let mut ports: Vec<PortRow> = self
             .ports
             .values()
-            .map(|watched| PortRow::new(&watched.latest, watched.forecast()))
+            .map(|watched| {
+                let severity = watched.severity(rule);
+                PortRow::new(&watched.latest, watched.forecast(), severity)
+            })
             .collect();
         ports.sort_by(|a, b| b.used_ratio.total_cmp(&a.used_ratio));
         let buckets = self
             .buckets
             .values()
-            .map(|watched| (&watched.latest).into());
+            .map(|watched| BucketRow::new(&watched.latest, watched.severity(rule)));
         PortReport {
             ports,
             buckets: buckets.collect(),

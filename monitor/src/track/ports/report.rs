@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pressure::{BucketUse, Forecast};
 use super::tally::PortUse;
+use crate::track::stuck::Severity;
 
 /// What every namespace uses, and how long that can go on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -36,6 +37,8 @@ pub(crate) struct PortRow {
     pub(crate) rate_per_second: Option<f64>,
     /// At that rate; 0 where none is left, null where it does not grow, or levels off before.
     pub(crate) exhausted_in_seconds: Option<f64>,
+    /// By the configured rule.
+    pub(crate) severity: Severity,
 }
 
 /// `TIME_WAIT` buckets of one namespace.
@@ -47,6 +50,7 @@ pub(crate) struct BucketRow {
     pub(crate) time_wait: u64,
     /// `tcp_max_tw_buckets`.
     pub(crate) limit: u64,
+    /// 0 to 1.
     pub(crate) ratio: f64,
     /// Closes that skipped `TIME_WAIT` since the namespace exists.
     pub(crate) overflows: u64,
@@ -55,10 +59,12 @@ pub(crate) struct BucketRow {
     /// Sockets on ephemeral ports that no port row counts: they are towards more destinations than
     /// are counted apart (57,344).
     pub(crate) uncounted: u64,
+    /// By the configured rule.
+    pub(crate) severity: Severity,
 }
 
 impl PortRow {
-    pub(super) fn new(port: &PortUse, forecast: Forecast) -> Self {
+    pub(super) fn new(port: &PortUse, forecast: Forecast, severity: Severity) -> Self {
         Self {
             netns: port.netns,
             local: port.local,
@@ -70,12 +76,13 @@ impl PortRow {
             used_ratio: port.ratio(),
             rate_per_second: forecast.rate,
             exhausted_in_seconds: forecast.exhausted_in.map(|left| left.as_secs_f64()),
+            severity,
         }
     }
 }
 
-impl From<&BucketUse> for BucketRow {
-    fn from(bucket: &BucketUse) -> Self {
+impl BucketRow {
+    pub(super) fn new(bucket: &BucketUse, severity: Severity) -> Self {
         Self {
             netns: bucket.netns,
             time_wait: bucket.minisockets,
@@ -84,6 +91,7 @@ impl From<&BucketUse> for BucketRow {
             overflows: bucket.overflows,
             overflow_rate_per_second: bucket.overflow_rate,
             uncounted: bucket.uncounted,
+            severity,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Conditions applied to findings, as a user narrows a list.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::{Endpoint, Finding, Matcher};
 use crate::tcp::{Family, State};
@@ -22,7 +22,7 @@ impl Matcher {
 
 fn has_port(wanted: &[std::ops::RangeInclusive<u16>], end: Endpoint) -> bool {
     let port = match end {
-        Endpoint::Any => return false,
+        Endpoint::Any | Endpoint::Address(_) => return false,
         Endpoint::Port(port) => port,
         Endpoint::Socket(address) => address.port(),
     };
@@ -30,12 +30,13 @@ fn has_port(wanted: &[std::ops::RangeInclusive<u16>], end: Endpoint) -> bool {
 }
 
 fn has_net(wanted: &[ipnet::IpNet], end: Endpoint) -> bool {
-    address(end).is_some_and(|address| is_inside(wanted, address))
+    address(end).is_some_and(|address| is_inside(wanted, SocketAddr::new(address, 0)))
 }
 
-fn address(end: Endpoint) -> Option<SocketAddr> {
+fn address(end: Endpoint) -> Option<IpAddr> {
     match end {
-        Endpoint::Socket(address) => Some(address),
+        Endpoint::Socket(address) => Some(address.ip()),
+        Endpoint::Address(address) => Some(address),
         Endpoint::Any | Endpoint::Port(_) => None,
     }
 }

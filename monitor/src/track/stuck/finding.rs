@@ -1,7 +1,7 @@
 //! A verdict on one socket, or on a group of them, with everything that explains it.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -151,6 +151,8 @@ pub(crate) enum Endpoint {
     Any,
     /// `*:8080`.
     Port(u16),
+    /// `10.0.0.1:*`.
+    Address(IpAddr),
     Socket(SocketAddr),
 }
 
@@ -159,6 +161,8 @@ impl fmt::Display for Endpoint {
         match self {
             Self::Any => f.pad("*"),
             Self::Port(port) => f.pad(&format!("*:{port}")),
+            Self::Address(IpAddr::V4(address)) => f.pad(&format!("{address}:*")),
+            Self::Address(IpAddr::V6(address)) => f.pad(&format!("[{address}]:*")),
             Self::Socket(address) => address.fmt(f),
         }
     }
@@ -171,6 +175,13 @@ impl FromStr for Endpoint {
         let unknown = || format!("{text:?} is no endpoint");
         if text == "*" {
             return Ok(Self::Any);
+        }
+        if let Some(address) = text.strip_suffix(":*") {
+            let bare = address
+                .strip_prefix('[')
+                .and_then(|bare| bare.strip_suffix(']'));
+            let address = bare.unwrap_or(address).parse();
+            return address.map(Self::Address).map_err(|_| unknown());
         }
         match text.strip_prefix("*:") {
             Some(port) => port.parse().map(Self::Port).map_err(|_| unknown()),

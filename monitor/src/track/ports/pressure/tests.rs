@@ -61,13 +61,13 @@ fn severities(used: &[u32]) -> Vec<Severity> {
 fn exhaustion_is_foretold_from_the_growth() {
     let mut pressure = Pressure::default();
     pressure.observe(at(0), usage(7, vec![port(2, 100)]));
-    let row = pressure.report().ports.remove(0);
+    let row = pressure.report(&PortRule::default()).ports.remove(0);
     assert_eq!(
         (row.rate_per_second, row.exhausted_in_seconds),
         (None, None)
     );
     pressure.observe(at(10), usage(7, vec![port(2, 600)]));
-    let row = pressure.report().ports.remove(0);
+    let row = pressure.report(&PortRule::default()).ports.remove(0);
     assert_eq!(row.rate_per_second, Some(50.0));
     assert_eq!(row.exhausted_in_seconds, Some(8.0));
     let found = pressure.findings(&PortRule::default(), at(10)).remove(0);
@@ -77,7 +77,7 @@ fn exhaustion_is_foretold_from_the_growth() {
         "600 of 1,000 ephemeral ports from 10.0.0.1 to 10.0.0.2:80 are in use, 600 of them in \
          TIME_WAIT; at +50.0/s the rest lasts 8 s"
     );
-    assert_eq!(found.local.to_string(), "10.0.0.1:0");
+    assert_eq!(found.local.to_string(), "10.0.0.1:*");
     pressure.observe(at(18), usage(7, vec![port(2, 1_000)]));
     let found = pressure.findings(&PortRule::default(), at(18)).remove(0);
     assert_eq!(found.severity, Severity::Critical);
@@ -96,7 +96,7 @@ fn foretold(before: PortUse, after: PortUse) -> (Option<f64>, Vec<Severity>) {
     pressure.observe(at(0), usage(7, vec![before]));
     pressure.observe(at(1), usage(7, vec![after]));
     let findings = pressure.findings(&PortRule::default(), at(1));
-    let row = pressure.report().ports.remove(0);
+    let row = pressure.report(&PortRule::default()).ports.remove(0);
     let severities = findings.iter().map(|one| one.severity);
     (row.exhausted_in_seconds, severities.collect())
 }
@@ -178,10 +178,15 @@ fn namespaces_are_apart_and_forgotten_when_gone() {
     pressure.observe(at(0), usage(7, vec![port(2, 10), port(3, 990)]));
     pressure.observe(at(0), usage(8, vec![port(2, 500)]));
     pressure.observe(at(1), usage(7, vec![port(2, 10)]));
-    let used: Vec<u32> = pressure.report().ports.iter().map(|row| row.used).collect();
+    let used: Vec<u32> = pressure
+        .report(&PortRule::default())
+        .ports
+        .iter()
+        .map(|row| row.used)
+        .collect();
     assert_eq!(used, [500, 10]);
     pressure.retain(at(0), |netns| netns == 7);
-    assert_eq!(pressure.report().ports.len(), 1);
+    assert_eq!(pressure.report(&PortRule::default()).ports.len(), 1);
 }
 
 #[test]
@@ -191,7 +196,12 @@ fn only_the_fullest_are_watched() {
         let ports = (0..64).map(|last| port(last, netns * 64 + u32::from(last)));
         pressure.observe(at(0), usage(netns, ports.collect()));
     }
-    let used: Vec<u32> = pressure.report().ports.iter().map(|row| row.used).collect();
+    let used: Vec<u32> = pressure
+        .report(&PortRule::default())
+        .ports
+        .iter()
+        .map(|row| row.used)
+        .collect();
     assert_eq!(used.len(), MOST_WATCHED);
     assert_eq!((used[0], used[255]), (703, 448));
 }
@@ -232,7 +242,7 @@ fn no_buckets_at_all_are_not_divided_by() {
         ..Limits::default()
     };
     pressure.observe_buckets(at(0), &minisockets(0), &limits);
-    assert!(pressure.report().buckets[0].ratio.abs() < 1e-9);
+    assert!(pressure.report(&PortRule::default()).buckets[0].ratio.abs() < 1e-9);
     assert_eq!(pressure.findings(&PortRule::default(), at(0)), []);
 }
 
@@ -283,7 +293,10 @@ fn what_is_not_counted_is_told() {
         ..minisockets(1)
     };
     pressure.observe_buckets(at(0), &usage, &Limits::default());
-    assert_eq!(pressure.report().buckets[0].uncounted, 9);
+    assert_eq!(
+        pressure.report(&PortRule::default()).buckets[0].uncounted,
+        9
+    );
 }
 
 #[test]
@@ -291,7 +304,7 @@ fn a_report_survives_json() {
     let mut pressure = Pressure::default();
     pressure.observe(at(0), usage(7, vec![port(2, 1_000)]));
     pressure.observe_buckets(at(0), &minisockets(5), &Limits::default());
-    let report = pressure.report();
+    let report = pressure.report(&PortRule::default());
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!(json["ports"][0]["remote"], "10.0.0.2:80");
     assert_eq!(json["ports"][0]["exhausted_in_seconds"], 0.0);
@@ -315,11 +328,14 @@ fn what_is_not_looked_at_any_more_is_no_longer_shown_unless_it_is_raised() {
     assert_eq!(pressure.findings(&rule, at(0)).len(), 1);
     assert!(!pressure.retain(at(119), none));
     assert_eq!(
-        (pressure.report().ports.len(), pressure.looked(8)),
+        (
+            pressure.report(&PortRule::default()).ports.len(),
+            pressure.looked(8)
+        ),
         (2, Some(at(0)))
     );
     assert!(pressure.retain(at(120), none));
-    let report = pressure.report();
+    let report = pressure.report(&PortRule::default());
     let ports: Vec<u32> = report.ports.iter().map(|row| row.netns).collect();
     assert_eq!((ports, report.buckets.len()), (vec![7], 0));
     assert_eq!(pressure.looked(8), None);
