@@ -16,7 +16,7 @@ use crate::clock::{monotonic, realtime_minus_monotonic_ns};
 use crate::inventory::own;
 use crate::publish::Publisher;
 use crate::tcp::{Family, State};
-use crate::track::{Cost, Sample, Stuck, Summary};
+use crate::track::{Cost, Oldest, Sample, Stuck, Summary};
 
 #[derive(Debug)]
 pub(super) struct Sampler {
@@ -24,6 +24,7 @@ pub(super) struct Sampler {
     /// When this process started, since the epoch, by the clock of that time.
     started: Duration,
     latest: Option<Sample>,
+    oldest: Oldest,
 }
 
 impl Sampler {
@@ -32,6 +33,7 @@ impl Sampler {
             ring_bytes: ring_bytes.into(),
             started: own().started,
             latest: None,
+            oldest: Oldest::default(),
         }
     }
 
@@ -74,6 +76,7 @@ impl Sampler {
         sample.transitions = live.transitions();
         sample.activity = live.activity();
         sample.cost = self.cost(live, sample.cost.walks);
+        self.settle(live, &mut sample);
         self.latest = Some(sample.clone());
         Some(sample)
     }
@@ -104,8 +107,19 @@ impl Sampler {
             cost: self.cost(live, walks),
         };
         watch.tell(&mut sample);
+        self.settle(live, &mut sample);
         self.latest = Some(sample.clone());
         sample
+    }
+
+    /// Takes the ages as of now, and makes the rest agree with the counts.
+    fn settle(&mut self, live: &Live, sample: &mut Sample) {
+        let all = sample.summary.sockets();
+        let sockets = live.census.sockets();
+        sample.oldest_since = self
+            .oldest
+            .since(sockets, |state| all.get(state) > 0, sample.taken);
+        sample.settle();
     }
 
     fn cost(&self, live: &Live, walks: [Duration; 3]) -> Cost {

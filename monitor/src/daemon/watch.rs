@@ -188,7 +188,9 @@ impl Watch {
 
     /// Fills in what is watched.
     pub(super) fn tell(&mut self, sample: &mut Sample) {
-        sample.oldest_since.clone_from(&self.scan.oldest_since);
+        // Rounds may be far apart.
+        self.clear_left(sample.taken);
+        self.log();
         sample.stuck = self.board.stuck();
         sample.buckets = self.overflows.buckets();
         sample.other_overflows = self.overflows.other();
@@ -238,8 +240,18 @@ impl Watch {
         self.dropped = dropped;
     }
 
-    /// A socket that left its state needs no further look, nor does a namespace that is gone.
+    /// Nothing is left to find in a namespace that is gone.
     fn clear_gone(&mut self, now: Duration, known: &BTreeSet<u32>) {
+        self.clear_left(now);
+        self.board
+            .clear(nanoseconds(now), |finding| !known.contains(&finding.netns));
+        self.board.begin_look(|netns| !known.contains(&netns));
+        self.board
+            .judge(|netns| !known.contains(&netns), BTreeMap::new());
+    }
+
+    /// A socket that left its state needs no further look.
+    fn clear_left(&mut self, now: Duration) {
         let live = self.live.borrow();
         self.board.clear(nanoseconds(now), |finding| {
             // Where the table does not have every socket, only a look can tell.
@@ -252,10 +264,8 @@ impl Watch {
                     is_known && !live.census.holds(cookie, finding.state)
                 }
             };
-            let is_over = finding.cookie.is_some_and(has_left);
-            is_over || !known.contains(&finding.netns)
+            finding.cookie.is_some_and(has_left)
         });
-        self.board.begin_look(|netns| !known.contains(&netns));
     }
 
     /// Namespaces with a raised finding of which only a look tells that it is over.

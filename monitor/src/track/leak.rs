@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use super::phrase::{Span, grouped, rate, real};
+use super::phrase::{Moving, Span, grouped, rate, real, rendered, unmarked};
 use super::stuck::{Endpoint, Finding, LeakRule, Owner, Severity};
 use crate::tcp::State;
 
@@ -250,6 +250,7 @@ fn finding_of(leak: &Leak, now: Duration, share: &Share) -> Finding {
         _ => share.worst.max(Severity::Warning),
     };
     let age = now.saturating_sub(leak.since);
+    let template = template(leak, age, holder, exhausted_in);
     Finding {
         age_seconds: age.as_secs_f64(),
         age_is_lower_bound: true,
@@ -263,7 +264,8 @@ fn finding_of(leak: &Leak, now: Duration, share: &Share) -> Finding {
             .iter()
             .map(|(owner, _)| owner.clone())
             .collect(),
-        reason: reason(leak, age, holder, exhausted_in),
+        reason: rendered(&template, Duration::ZERO),
+        template,
         advice: advice(holder),
         ..Finding::of_group(severity, "leak", State::CloseWait, netns)
     }
@@ -282,7 +284,7 @@ fn until_file_limit(owner: &Owner, growth: f64) -> Option<Duration> {
     }
 }
 
-fn reason(
+fn template(
     leak: &Leak,
     age: Duration,
     holder: Option<&(Owner, u64)>,
@@ -291,7 +293,8 @@ fn reason(
     let Leak { service, .. } = leak;
     let way = if service.is_local { "on" } else { "towards" };
     let growth = rate(leak.rate_per_second);
-    let (port, lasted, sockets) = (service.port, Span(age), grouped(leak.sockets));
+    let (port, lasted) = (service.port, Moving::Grows(age));
+    let sockets = grouped(leak.sockets);
     let what = format!(
         "CLOSE_WAIT {way} *:{port} has grown for {lasted}, by {growth}/s of late, to {sockets} \
          sockets that the application does not close"
@@ -301,7 +304,7 @@ fn reason(
     };
     let process = &owner.process;
     // Commands stand in backticks elsewhere; a name must not pose as one.
-    let comm = process.comm.replace('`', "'");
+    let comm = unmarked(&process.comm).replace('`', "'");
     let (pid, held) = (process.pid, grouped(*held));
     let who = format!("{what}; pid {pid} ({comm}) holds {held} of them");
     let (Some(open), Some(limit)) = (process.open_files, process.file_limit) else {

@@ -9,6 +9,7 @@ mod histogram;
 mod holdings;
 mod leak;
 mod mptcp;
+mod oldest;
 mod overflows;
 mod owners;
 pub(crate) mod phrase;
@@ -28,6 +29,7 @@ pub(crate) use histogram::{FIRST, Histogram, SCHEMA, ZERO_THRESHOLD};
 pub(crate) use holdings::{Grouping, Holdership, Holding, holdings};
 pub(crate) use leak::{Leak, LeakDetector, Service, Share, leak_findings};
 pub(crate) use mptcp::Mptcp;
+pub(crate) use oldest::Oldest;
 pub(crate) use overflows::Overflows;
 pub(crate) use ports::{FORECAST_FLOOR, PortReport, PortRow, PortTally, Pressure};
 pub(crate) use sample::{

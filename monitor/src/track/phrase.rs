@@ -1,6 +1,6 @@
 //! Figures as people say them.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 const MINUTE: u64 = 60;
@@ -32,6 +32,60 @@ impl fmt::Display for Span {
             (count, rest) => write!(f, "{count} {large} {rest} {small}"),
         }
     }
+}
+
+/// A span in a text that is shown later: [`rendered`] then has it as it is by then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moving {
+    /// An age.
+    Grows(Duration),
+    /// What a timer has left.
+    Shrinks(Duration),
+}
+
+/// Around the nanoseconds of a [`Moving`]; private characters, which no text of ours has.
+const GROWS: char = '\u{e000}';
+const SHRINKS: char = '\u{e001}';
+const END: char = '\u{e002}';
+
+impl fmt::Display for Moving {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Grows(span) => write!(f, "{GROWS}{}{END}", span.as_nanos()),
+            Self::Shrinks(span) => write!(f, "{SHRINKS}{}{END}", span.as_nanos()),
+        }
+    }
+}
+
+/// Text of another process without the characters that mark a [`Moving`].
+pub(crate) fn unmarked(text: &str) -> String {
+    text.replace([GROWS, SHRINKS, END], "?")
+}
+
+/// A text as it reads `later` than it was made.
+pub(crate) fn rendered(template: &str, later: Duration) -> String {
+    let mut text = String::with_capacity(template.len());
+    let mut rest = template;
+    while let Some((before, marked)) = rest.split_once([GROWS, SHRINKS]) {
+        text.push_str(before);
+        let grows = rest
+            .get(before.len()..)
+            .is_some_and(|at| at.starts_with(GROWS));
+        let Some((nanos, after)) = marked.split_once(END) else {
+            rest = marked;
+            break;
+        };
+        let then = Duration::from_nanos(nanos.parse().unwrap_or(u64::MAX));
+        let span = if grows {
+            then.saturating_add(later)
+        } else {
+            then.saturating_sub(later)
+        };
+        let _ = write!(text, "{}", Span(span));
+        rest = after;
+    }
+    text.push_str(rest);
+    text
 }
 
 /// An amount of data, rounded down; 1 KB is 1000 bytes.
@@ -182,6 +236,28 @@ mod tests {
             assert_eq!(Span(Duration::from_millis(millis)).to_string(), shown);
         }
         assert!(!Span(Duration::MAX).to_string().is_empty());
+    }
+
+    #[test]
+    fn spans_of_a_text_are_as_of_when_it_is_shown() {
+        let seconds = Duration::from_secs;
+        let (old, left) = (Moving::Grows(seconds(298)), Moving::Shrinks(seconds(40)));
+        let text = format!("closed {old} ago, data came {old} ago; ends in {left}");
+        assert_eq!(
+            rendered(&text, Duration::ZERO),
+            "closed 4 min 58 s ago, data came 4 min 58 s ago; ends in 40 s"
+        );
+        assert_eq!(
+            rendered(&text, seconds(26)),
+            "closed 5 min 24 s ago, data came 5 min 24 s ago; ends in 14 s"
+        );
+        assert!(rendered(&text, seconds(60)).ends_with("ends in 0 s"));
+        let hostile = format!("\u{e000}12{old}\u{e001}");
+        assert!(!rendered(&unmarked(&hostile), seconds(1)).is_empty());
+        assert_eq!(
+            rendered(&hostile, seconds(1)).matches('\u{e000}').count(),
+            0
+        );
     }
 
     #[test]

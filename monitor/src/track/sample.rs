@@ -38,6 +38,28 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
+    /// Makes what was looked at a while ago agree with the counts, which are newer: no more stuck sockets
+    /// than there are, and no age of a state that is empty.
+    pub(crate) fn settle(&mut self) {
+        let all = self.summary.sockets();
+        self.oldest_since.retain(|state, _| all.get(*state) > 0);
+        let mut room = BTreeMap::new();
+        for namespace in &self.summary.namespaces {
+            let sockets = namespace.sockets();
+            let mptcp = &namespace.mptcp;
+            for state in State::LINGERING {
+                let there = sockets.get(state) + mptcp.get(state);
+                room.insert((namespace.netns, state), there);
+            }
+        }
+        // The critical ones first.
+        for ((netns, state, _), stuck) in self.stuck.sockets.iter_mut().rev() {
+            let room = room.entry((*netns, *state)).or_default();
+            *stuck = (*stuck).min(*room);
+            *room -= *stuck;
+        }
+    }
+
     /// Age of the oldest socket in a lingering state, at least; None without one.
     pub(crate) fn oldest(&self, state: State) -> Option<Duration> {
         let since = self.oldest_since.get(&state)?;

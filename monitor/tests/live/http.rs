@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::harness::http::{self, get};
+use crate::harness::server::{config, stuck};
 use crate::harness::socket::{Pair, listen_in};
 use crate::harness::{Daemon, Netns, PATIENCE, Scratch, V4, eventually, output, run, tcplinger};
 
@@ -40,6 +41,48 @@ fn status_says_what_the_verb_says() {
     }
     assert_eq!(served["source"], "daemon");
     assert_eq!(row(&served, &netns).unwrap()["sockets"]["established"], 6);
+}
+
+/// With looks an hour apart, too: the age beside a finding, and the one within its reason.
+#[test]
+fn ages_are_as_of_the_answer() {
+    let (netns, scratch) = (Netns::new(), Scratch::new());
+    let rules = "[daemon]\ninterval = \"1h\"\n\
+         [ages.close_wait]\nwarning = \"1s\"\ncritical = \"1h\"\n";
+    let config = config(&scratch.path("config.toml"), rules);
+    let daemon = Daemon::with(&format!("{config} {LISTEN}"));
+    let listener = listen_in(&netns, "127.0.0.1:0");
+    let Pair { client, server } = Pair::new(&netns, &listener);
+    drop(client);
+    let closed = Instant::now();
+    let told = || -> Vec<Value> {
+        let answer = get(&daemon, "/api/v1/stuck").json();
+        let mut findings = answer["findings"].as_array().unwrap().clone();
+        findings.retain(|finding| finding["netns"] == netns.inode());
+        findings
+    };
+    thread::sleep(Duration::from_secs(2));
+    // A question is a look.
+    assert_eq!(stuck(&daemon, &netns).len(), 1);
+    let mut looked = Vec::new();
+    for _ in 0..3 {
+        thread::sleep(Duration::from_secs(2));
+        let [finding] = &told()[..] else {
+            panic!("{:#?}", told())
+        };
+        let (age, truth) = (&finding["age_seconds"], closed.elapsed().as_secs_f64());
+        let age = age.as_f64().unwrap();
+        assert!(age <= truth && age >= truth - 1.5, "{age} of {truth}");
+        let reason = finding["reason"].as_str().unwrap();
+        let (_, rest) = reason.split_once("closed ").unwrap();
+        let within: f64 = rest.split_once(" s ago").unwrap().0.parse().unwrap();
+        assert!((age - within).abs() < 0.11, "{age}: {reason}");
+        looked.push(finding["looked"].clone());
+    }
+    assert_eq!(looked[0], looked[2], "nobody has looked again");
+    drop(server);
+    let is_over = eventually(Duration::from_secs(4), || told().is_empty().then_some(()));
+    assert!(is_over.is_some(), "{:#?}", told());
 }
 
 /// The figures of a second ago, every second: not those of the last look at what lingers.

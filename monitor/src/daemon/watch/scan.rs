@@ -23,8 +23,6 @@ pub(super) struct Scan {
     pub(super) settled: Vec<u64>,
     /// With a socket in it.
     pub(super) namespaces: BTreeSet<u32>,
-    /// When the oldest socket in each state entered it, `CLOCK_MONOTONIC`.
-    pub(super) oldest_since: BTreeMap<State, Duration>,
     /// When a socket of a namespace last reached an age that a rule names, `CLOCK_MONOTONIC`,
     /// nanoseconds.
     pub(super) reached_ns: BTreeMap<u32, u64>,
@@ -36,7 +34,6 @@ pub(super) struct Scan {
 struct Class<'a> {
     limits: Option<&'a Limits>,
     levels_ns: Vec<u64>,
-    oldest_ns: u64,
     reached_ns: Option<u64>,
 }
 
@@ -69,11 +66,9 @@ impl Scan {
                 Class {
                     limits,
                     levels_ns: levels.map(nanoseconds).collect(),
-                    oldest_ns: u64::MAX,
                     reached_ns: None,
                 }
             });
-            class.oldest_ns = class.oldest_ns.min(since_ns);
             let reached = class.levels_ns.iter();
             let reached = reached.map(|level| since_ns.saturating_add(*level));
             let latest_ns = reached.take_while(|at| *at <= now_ns).last();
@@ -84,11 +79,8 @@ impl Scan {
                 }
             }
         }
-        for ((netns, state), class) in classes {
+        for ((netns, _), class) in classes {
             scan.namespaces.insert(netns);
-            let since = Duration::from_nanos(class.oldest_ns);
-            let oldest = scan.oldest_since.entry(state).or_insert(since);
-            *oldest = since.min(*oldest);
             if let Some(latest_ns) = class.reached_ns {
                 let reached_ns = scan.reached_ns.entry(netns).or_default();
                 *reached_ns = latest_ns.max(*reached_ns);

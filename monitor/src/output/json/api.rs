@@ -85,19 +85,28 @@ struct StuckForm<'a> {
     findings: Aged<'a>,
 }
 
-/// Findings, and their ages in seconds.
-struct Aged<'a>(Vec<(&'a Finding, f64)>);
+/// Findings, how old each is, and since when it is as it says.
+struct Aged<'a>(Vec<(&'a Finding, Duration)>, &'a Sample);
+
+#[derive(Serialize)]
+struct AgedForm {
+    /// When all but the ages was found.
+    looked: Taken,
+    #[serde(flatten)]
+    finding: Finding,
+}
 
 impl Serialize for Aged<'_> {
     /// Copies one at a time.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let findings = self.0.iter().map(|(finding, age_seconds)| {
-            let mut finding = Finding {
-                age_seconds: *age_seconds,
-                ..(*finding).clone()
-            };
+        let Self(findings, sample) = self;
+        let findings = findings.iter().map(|(finding, looked_at)| {
+            let mut finding = finding.later(sample.taken.saturating_sub(*looked_at));
             finding.owners.truncate(MOST_OWNERS);
-            finding
+            AgedForm {
+                looked: Taken::at(sample, *looked_at),
+                finding,
+            }
         });
         serializer.collect_seq(findings)
     }
@@ -108,21 +117,21 @@ impl Serialize for Aged<'_> {
 /// # Errors
 /// Those of `out`.
 pub(crate) fn write_stuck<'s>(out: &mut impl Write, sample: &'s Sample) -> io::Result<()> {
-    let aged = |(finding, looked_at): &'s (Finding, Duration)| {
-        let since = sample.taken.saturating_sub(*looked_at).as_secs_f64();
-        (finding, finding.age_seconds + since)
+    let aged = |(finding, looked_at): &'s (Finding, Duration)| (finding, *looked_at);
+    let age = |finding: &Finding, looked_at: Duration| {
+        finding.age_seconds + sample.taken.saturating_sub(looked_at).as_secs_f64()
     };
-    let mut findings: Vec<(&Finding, f64)> = sample.stuck.raised.iter().map(aged).collect();
-    findings.sort_by(|(one, one_age), (other, other_age)| {
+    let mut findings: Vec<(&Finding, Duration)> = sample.stuck.raised.iter().map(aged).collect();
+    findings.sort_by(|(one, one_looked), (other, other_looked)| {
         let severity = Reverse(one.severity).cmp(&Reverse(other.severity));
-        severity.then(other_age.total_cmp(one_age))
+        severity.then(age(other, *other_looked).total_cmp(&age(one, *one_looked)))
     });
     write_line(
         out,
         &StuckForm {
             taken: sample.into(),
             unannounced: sample.stuck.unannounced,
-            findings: Aged(findings),
+            findings: Aged(findings, sample),
         },
     )
 }
@@ -139,10 +148,11 @@ struct PortsForm<'a> {
 /// # Errors
 /// Those of `out`.
 pub(crate) fn write_ports(out: &mut impl Write, sample: &Sample) -> io::Result<()> {
+    let looked = sample.ports.looked.unwrap_or(sample.taken);
     write_line(
         out,
         &PortsForm {
-            taken: sample.into(),
+            taken: Taken::at(sample, looked),
             ports: &sample.ports,
         },
     )

@@ -145,6 +145,7 @@ fn ports() -> PortReport {
     PortReport {
         ports: (0..5_000).map(row).collect(),
         buckets: Vec::new(),
+        looked: None,
     }
 }
 

@@ -207,7 +207,10 @@ function tick() {
   const now = performance.now();
   if (link.state === "live") {
     for (const name in sources) if (now >= sources[name].due) refresh(name);
-    for (const row of rows.values()) setText(row.age, age(row.finding));
+    for (const row of rows.values()) {
+      setText(row.age, age(row.finding));
+      setText(row.why, why(row.finding));
+    }
   }
   if (link.state !== "down" && now - link.heard > DEAD_MS) link.controller?.abort();
   freshness();
@@ -287,6 +290,21 @@ function age({ age_seconds: seconds, age_is_lower_bound: isBound }) {
   if (isBound && !seconds) return "unknown";
   return (isBound ? "≥ " : "") + span(seconds + elapsed);
 }
+// A span as the daemon's sentences have it: 850 ms, 3.2 s, 4 min 58 s, 12 min, 2 h 5 min, 3 d 4 h.
+function inWords(seconds) {
+  const s = Math.floor(seconds), tenth = Math.floor(seconds * 10) % 10;
+  const pair = (count, large, rest, small) => `${count} ${large}${rest ? ` ${rest} ${small}` : ""}`;
+  if (s < 1) return `${Math.floor(seconds * 1000)} ms`;
+  if (s < 60) return tenth ? `${s}.${tenth} s` : `${s} s`;
+  if (s < HOUR) return pair(Math.floor(s / 60), "min", s < 600 && s % 60, "s");
+  if (s < 24 * HOUR) return pair(Math.floor(s / HOUR), "h", Math.floor(s % HOUR / 60), "min");
+  return pair(Math.floor(s / 24 / HOUR), "d", Math.floor(s % (24 * HOUR) / HOUR), "h");
+}
+// The age within the reason goes on as the age beside it does.
+function why({ reason, age_seconds: seconds }) {
+  const text = String(reason ?? ""), then = inWords(seconds), after = [" ago", ","].find((end) => text.includes(` ${then}${end}`));
+  return after ? text.replace(` ${then}${after}`, () => ` ${inWords(seconds + elapsed)}${after}`) : text;
+}
 // Where there is a cookie, all else may change.
 function identity({ netns, cookie, rule, state, local, remote, owners }) {
   return `${netns} ${rule} ${cookie ?? [state, local, remote, list(owners)[0]?.pid]}`;
@@ -309,13 +327,13 @@ function newRow() {
   return row;
 }
 function update(row, finding) {
-  const { severity, state, rule, reason } = finding;
+  const { severity, state, rule } = finding;
   const level = ["critical", "warning"].includes(severity) ? severity : "none";
   row.finding = finding;
   row.node.dataset.severity = level;
   row.level.className = `level ${level}`;
   const tag = PRESSURE[rule] ?? (rule === "default" ? "" : rule);
-  const texts = { level: capitals(level), state: capitals(state), tag, age: age(finding), ends: ends(finding), owner: holders(finding), why: reason };
+  const texts = { level: capitals(level), state: capitals(state), tag, age: age(finding), ends: ends(finding), owner: holders(finding), why: why(finding) };
   for (const part in texts) setText(row[part], texts[part]);
   explain(row);
 }

@@ -303,6 +303,8 @@ impl Pressure {
             })
             .collect();
         ports.sort_by(|a, b| b.used_ratio.total_cmp(&a.used_ratio));
+        let of_ports = self.ports.values().map(|watched| watched.looked);
+        let of_buckets = self.buckets.values().map(|watched| watched.looked);
         let buckets = self
             .buckets
             .values()
@@ -310,6 +312,7 @@ impl Pressure {
         PortReport {
             ports,
             buckets: buckets.collect(),
+            looked: of_ports.chain(of_buckets).min(),
         }
     }
 

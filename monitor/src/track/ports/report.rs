@@ -1,6 +1,7 @@
 //! The pressure table of `tcplinger ports`; its JSON form is the documented one.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,9 @@ pub(crate) struct PortReport {
     pub(crate) ports: Vec<PortRow>,
     /// In ascending order of the namespace.
     pub(crate) buckets: Vec<BucketRow>,
+    /// When the oldest of the rows was taken, `CLOCK_MONOTONIC`; None without any.
+    #[serde(skip)]
+    pub(crate) looked: Option<Duration>,
 }
 
 /// Ephemeral ports towards one destination.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::tcp::{Process, State};
+use crate::track::phrase::rendered;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -75,8 +76,32 @@ pub(crate) struct Finding {
     pub(crate) group: Option<String>,
     /// What keeps it where it is, in one sentence that follows from the above.
     pub(crate) reason: String,
+    /// What the reason is made from once more when it is shown later; empty where nothing in it moves.
+    #[serde(skip)]
+    pub(crate) template: String,
     /// What to do.
     pub(crate) advice: String,
+}
+
+impl Finding {
+    /// As it is so much later, as far as nothing has happened.
+    pub(crate) fn later(&self, later: Duration) -> Self {
+        let seconds = later.as_secs_f64();
+        let mut aged = self.clone();
+        aged.age_seconds += seconds;
+        for ago in [
+            &mut aged.last_data_sent_seconds,
+            &mut aged.last_data_received_seconds,
+        ] {
+            *ago = ago.map(|ago| ago + seconds);
+        }
+        let left = aged.timer_expires_seconds;
+        aged.timer_expires_seconds = left.map(|left| (left - seconds).max(0.0));
+        if !self.template.is_empty() {
+            aged.reason = rendered(&self.template, later);
+        }
+        aged
+    }
 }
 
 /// One holder of a socket.

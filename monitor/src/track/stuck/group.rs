@@ -31,6 +31,7 @@ impl Finding {
             is_orphaned: false,
             group: None,
             reason: String::new(),
+            template: String::new(),
             advice: String::new(),
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Age, Case, Owner, connect_timeout, orphan_timeout};
 use crate::tcp::{Evidence, State, Timer};
-use crate::track::phrase::{Bytes, Span};
+use crate::track::phrase::{Bytes, Moving, Span};
 
 /// The kernel counts from the start of the connection where no data ever moved, in ticks, and was
 /// asked a little before the age was taken: what is so close is not told apart.
@@ -16,8 +16,8 @@ const SLOW_READ: Duration = Duration::from_secs(5);
 const NO_DESCRIPTOR: &str = "no process was found to have it open as a descriptor: a kernel socket \
                              (NFS, iSCSI), io_uring, MPTCP, or a descriptor in flight";
 
-/// One sentence.
-pub(super) fn reason(case: &Case<'_>) -> String {
+/// One sentence; its spans are for [`crate::track::phrase::rendered`].
+pub(super) fn template(case: &Case<'_>) -> String {
     let reason = of_state(case);
     if case.evidence.is_mptcp {
         format!("an MPTCP connection: {reason}")
@@ -143,7 +143,7 @@ fn fin_wait2(case: &Case<'_>, ago: &str) -> String {
     let holding = holding(case);
     let end = match case.evidence.timer {
         Timer::TimeWait(expires) if case.evidence.is_minisocket => {
-            format!(", it ends by itself in {}", Span(expires))
+            format!(", it ends by itself in {}", Moving::Shrinks(expires))
         }
         _ if case.is_orphaned() => ", the kernel ends it by itself".to_owned(),
         _ => String::new(),
@@ -169,7 +169,7 @@ fn progress(case: &Case<'_>) -> Option<String> {
 /// Data that moved after the state was entered, as far as its age is known.
 fn lately(case: &Case<'_>, span: Option<Duration>, what: &str) -> Option<String> {
     let span = span.filter(|span| span.saturating_add(SAME_TIME) < case.age.span)?;
-    Some(format!("{what} {} ago", Span(span)))
+    Some(format!("{what} {} ago", Moving::Grows(span)))
 }
 
 /// For the states that follow the end of its own side.
@@ -319,7 +319,7 @@ fn look_into(case: &Case<'_>) -> String {
 
 /// When the state was entered.
 fn ago(age: Age) -> String {
-    let span = Span(age.span);
+    let span = Moving::Grows(age.span);
     match age.is_lower_bound {
         true if age.span.is_zero() => "at an unknown time".to_owned(),
         true => format!("at least {span} ago"),

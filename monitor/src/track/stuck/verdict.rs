@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::reason::{advice, reason};
+use super::reason::{advice, template};
 use super::{Age, Ages, Endpoint, Finding, Owner, Rules, Severity};
 use crate::tcp::{Evidence, Limits, State, Timer};
+use crate::track::phrase::rendered;
 
 /// The rule of a socket that no configured one matches.
 const DEFAULT: &str = "default";
@@ -65,6 +66,7 @@ impl Rules {
     pub(crate) fn judge(&self, case: &Case<'_>) -> Finding {
         let Evidence { state, timer, .. } = *case.evidence;
         let evidence = case.evidence;
+        let template = template(case);
         let (rule, ages) = self.deciding(case);
         let (timer, expires) = running(timer);
         // Of a connection that does not exist yet, nothing was sent or received.
@@ -93,7 +95,8 @@ impl Rules {
             owners: case.owners.to_vec(),
             is_orphaned: case.is_orphaned(),
             group: None,
-            reason: reason(case),
+            reason: rendered(&template, Duration::ZERO),
+            template,
             advice: advice(case),
         }
     }

@@ -304,7 +304,8 @@ fn a_report_survives_json() {
     let mut pressure = Pressure::default();
     pressure.observe(at(0), usage(7, vec![port(2, 1_000)]));
     pressure.observe_buckets(at(0), &minisockets(5), &Limits::default());
-    let report = pressure.report(&PortRule::default());
+    let mut report = pressure.report(&PortRule::default());
+    assert_eq!(report.looked.take(), Some(at(0)));
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!(json["ports"][0]["remote"], "10.0.0.2:80");
     assert_eq!(json["ports"][0]["exhausted_in_seconds"], 0.0);

@@ -4,8 +4,14 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::tcp::{Limits, TcpInfo};
+use crate::track::phrase::rendered;
 use crate::track::stuck::fixture::{age, any_evidence, evidence, owner};
 use crate::track::stuck::{Rules, threshold};
+
+/// As it reads at once.
+fn reason(case: &Case<'_>) -> String {
+    rendered(&template(case), Duration::ZERO)
+}
 
 fn case<'a>(evidence: &'a Evidence, owners: &'a [Owner], limits: &'a Limits) -> Case<'a> {
     Case {
