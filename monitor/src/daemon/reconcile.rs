@@ -534,10 +534,14 @@ impl Reconciler {
                     self.queue.spend(urgency, answers.cpu);
                     let questions = wanted.get(&netns).map(Vec::as_slice).unwrap_or_default();
                     let mut live = self.live.borrow_mut();
+                    let published = live.census.published(netns);
                     live.census.begin_answers(netns);
                     for (question, reply) in questions.iter().zip(answers.replies) {
                         live.census
                             .take_reply(netns, question, reply, answers.asked_ns);
+                    }
+                    if urgency == Urgency::Audit {
+                        live.census.note_audit(netns, &published);
                     }
                 }
                 Err(error) if error.is_fatal() => return Err(error.into()),
@@ -658,7 +662,11 @@ impl Reconciler {
                     began_ns,
                 };
                 let rows = taken.rows.into_iter().map(|row| seen(row, began_ns));
+                let published = live.census.published(netns);
                 let corrected = live.census.finish(netns, snapshot, rows);
+                if urgency == Urgency::Audit {
+                    live.census.note_audit(netns, &published);
+                }
                 if corrected > 0 {
                     tracing::info!(
                         netns,

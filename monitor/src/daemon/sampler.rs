@@ -16,7 +16,7 @@ use crate::clock::{monotonic, realtime_minus_monotonic_ns};
 use crate::inventory::own;
 use crate::publish::Publisher;
 use crate::tcp::{Family, State};
-use crate::track::{Cost, Oldest, Sample, Stuck, Summary};
+use crate::track::{Checked, Cost, Oldest, Sample, Stuck, Summary};
 
 #[derive(Debug)]
 pub(super) struct Sampler {
@@ -102,6 +102,7 @@ impl Sampler {
             stuck: Stuck::default(),
             buckets: BTreeMap::new(),
             other_overflows: 0,
+            checked: Checked::default(),
             ports: Arc::default(),
             owners: owners.latest(),
             cost: self.cost(live, walks),
@@ -119,6 +120,7 @@ impl Sampler {
         sample.oldest_since = self
             .oldest
             .since(sockets, |state| all.get(state) > 0, sample.taken);
+        sample.checked.clone_from(live.census.checked());
         sample.settle();
     }
 

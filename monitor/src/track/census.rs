@@ -7,6 +7,7 @@
 //! their sums are held to the kernel's figures, and those in question are asked about one by one.
 //! `monitor/docs/census.md` has the whole of it.
 
+mod checked;
 mod merge;
 mod minisockets;
 mod namespace;
@@ -23,6 +24,7 @@ use super::Doubt;
 use super::cookies::ByNetns;
 use super::sockets::{Applied, News, Socket, Sockets};
 use crate::tcp::{Counts, Ends, Evidence, Family, Handover, State, Subject, Transition};
+pub(crate) use checked::Checked;
 use merge::Merge;
 use minisockets::{HandedOver, Patience};
 use namespace::{ASK_AGAIN_NS, Namespace, Trust, Window};
@@ -95,6 +97,7 @@ const fn family_slot(family: Family) -> usize {
 pub(crate) struct Census {
     sockets: Sockets,
     namespaces: ByNetns<Namespace>,
+    checked: Checked,
     tally: Tally,
     /// Times that orphans had spent in FIN_WAIT2, since they were last taken.
     ended: Vec<Duration>,
@@ -170,6 +173,7 @@ impl Census {
     /// Makes the census cover exactly these namespaces: others are forgotten, new ones unwalked.
     pub(crate) fn cover(&mut self, found: &BTreeSet<u32>) {
         self.may_lack_namespaces = false;
+        self.checked.retain(found);
         let before = self.namespaces.len();
         let mut had_sockets = false;
         self.namespaces.retain(|netns, namespace| {
@@ -518,6 +522,7 @@ impl Census {
         self.ended.extend(ended);
         namespace.waiting_since_ns = None;
         let is_drift = if snapshot.scope.has(Scope::FULL) {
+            self.checked.note_walk(netns, snapshot.began_ns);
             merge.settle(namespace)
         } else {
             namespace.is_surveyed |= snapshot.scope.has(Scope::LINGERING) && snapshot.has_cookies;
@@ -526,6 +531,26 @@ impl Census {
         let drift = if is_drift { merge.corrected() } else { 0 };
         self.tally.corrected += drift;
         drift
+    }
+
+    /// Both families of a namespace together.
+    pub(crate) fn published(&self, netns: u32) -> Counts {
+        let mut counts = Counts::default();
+        for family in Family::ALL {
+            counts += self.counts(netns, family);
+        }
+        counts
+    }
+
+    /// An audit of a namespace has just been taken over; `published` is what was told before.
+    pub(crate) fn note_audit(&mut self, netns: u32, published: &Counts) {
+        let asked = self.published(netns);
+        self.checked.note_audit(netns, published, &asked);
+    }
+
+    /// When namespaces were last walked, and what audits found.
+    pub(crate) const fn checked(&self) -> &Checked {
+        &self.checked
     }
 
     /// Whether the counts of any namespace may be wrong, as far as anything tells.

@@ -22,7 +22,7 @@ mod summary;
 pub(crate) use activity::{Activity, Failure, Reason, Side};
 pub(crate) use budget::Budget;
 pub(crate) use census::{
-    Census, Figures, Need, Question, Reply, Scope, Seen, Snapshot, Tally, Urgency,
+    Census, Checked, Figures, Need, Question, Reply, Scope, Seen, Snapshot, Tally, Urgency,
 };
 pub(crate) use filter::Filter;
 pub(crate) use histogram::{FIRST, Histogram, SCHEMA, ZERO_THRESHOLD};

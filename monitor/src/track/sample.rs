@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::stuck::{Endpoint, Finding, Severity};
-use super::{Activity, PortReport, Summary};
+use super::{Activity, Checked, PortReport, Summary};
 use crate::tcp::{Counts, State};
 
 /// Leaders told by name; the rest is added up. The bound on what a host costs a metrics engine.
@@ -32,6 +32,8 @@ pub(crate) struct Sample {
     pub(crate) buckets: BTreeMap<u32, Buckets>,
     /// Closes that skipped `TIME_WAIT` in namespaces that are not told apart.
     pub(crate) other_overflows: u64,
+    /// When namespaces were last walked, and what audits found.
+    pub(crate) checked: Checked,
     pub(crate) ports: Arc<PortReport>,
     pub(crate) owners: Arc<Owners>,
     pub(crate) cost: Cost,
@@ -58,6 +60,8 @@ impl Sample {
             *stuck = (*stuck).min(*room);
             *room -= *stuck;
         }
+        let stuck = self.stuck.sockets.values().sum();
+        self.stuck.unannounced = self.stuck.unannounced.min(stuck);
     }
 
     /// Age of the oldest socket in a lingering state, at least; None without one.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::tcp::{Counts, RawState, State, Transition};
 use crate::track::stuck::{Endpoint, Finding, Severity};
 use crate::track::{
-    Activity, Buckets, Cost, Doubt, EventTotals, FindingKind, NamespaceSummary, OwnerName, Owners,
-    PortReport, PortRow, Sample, Source, Stuck, Summary, Tally,
+    Activity, Buckets, Census, Checked, Cost, Doubt, EventTotals, FindingKind, NamespaceSummary,
+    OwnerName, Owners, PortReport, PortRow, Sample, Scope, Snapshot, Source, Stuck, Summary, Tally,
 };
 
 const HOSTILE: &str = "a\"b\\c\nd\re\u{1b}[2J\u{202e}";
@@ -59,6 +59,7 @@ pub(super) fn busy() -> Sample {
         stuck: stuck(),
         buckets: (1..=1_000).map(|netns| (netns, bucket(netns))).collect(),
         other_overflows: 5,
+        checked: checked(),
         ports: Arc::new(ports()),
         owners: Arc::new(owners(counts)),
         cost: Cost {
@@ -93,6 +94,22 @@ fn activity() -> Activity {
         }
     }
     activity
+}
+
+fn checked() -> Checked {
+    let mut census = Census::default();
+    for netns in 1..=1_000 {
+        let snapshot = Snapshot {
+            scope: Scope::ALL,
+            has_cookies: true,
+            is_alone: true,
+            began_ns: 40_000_000_000,
+        };
+        census.begin(netns);
+        let _: u64 = census.finish(netns, snapshot, std::iter::empty());
+        census.note_audit(netns, &Counts::default());
+    }
+    census.checked().clone()
 }
 
 fn bucket(netns: u32) -> Buckets {
@@ -184,6 +201,7 @@ pub(super) fn idle() -> Sample {
         stuck: Stuck::default(),
         buckets: BTreeMap::new(),
         other_overflows: 0,
+        checked: Checked::default(),
         ports: Arc::default(),
         owners: Arc::default(),
         cost: Cost::default(),

@@ -87,6 +87,20 @@ pub(super) fn namespace_sockets(of: &Exposed<'_>, points: &mut Points) {
     }
 }
 
+/// A namespace that was never walked has none.
+pub(super) fn walk_age(of: &Exposed<'_>, points: &mut Points) {
+    for (namespace, _) in by_sockets(of.sample).into_iter().take(TOP) {
+        if let Some(walked) = of.sample.checked.walked(namespace.netns) {
+            let age = of.sample.taken.saturating_sub(walked);
+            put(
+                points,
+                [&namespace.netns.to_string(), &name_of(namespace)],
+                age,
+            );
+        }
+    }
+}
+
 pub(super) fn namespace_stuck(of: &Exposed<'_>, points: &mut Points) {
     let mut stuck = BTreeMap::<(u32, Severity), u64>::new();
     for ((netns, _, severity), sockets) in &of.sample.stuck.sockets {

@@ -1,7 +1,7 @@
 //! The second half of the table: what watching takes, and how far its figures can be trusted.
 
 use super::Kind::{Counter, Gauge, Info};
-use super::{Family, values};
+use super::{Family, leaders, values};
 
 /// A plain number without labels.
 pub(super) const ONE: Family = Family {
@@ -16,7 +16,7 @@ pub(super) const ONE: Family = Family {
 };
 
 /// Metrics of the daemon itself.
-pub(super) static OWN: [Family; 31] = [
+pub(super) static OWN: [Family; 33] = [
     Family {
         name: "tcplinger_events_received",
         kind: Counter,
@@ -102,6 +102,26 @@ pub(super) static OWN: [Family; 31] = [
         otel: ("tcplinger.namespaces_in_doubt", "{namespace}"),
         points: values::namespaces_in_doubt,
         ..ONE
+    },
+    Family {
+        name: "tcplinger_namespace_walk_age_seconds",
+        kind: Gauge,
+        unit: "seconds",
+        help: "Time since all sockets of the namespace were last walked; of the namespaces that have most sockets.",
+        labels: &["netns", "namespace"],
+        most: crate::track::TOP,
+        otel: ("tcplinger.namespace.walk_age", "s"),
+        points: leaders::walk_age,
+    },
+    Family {
+        name: "tcplinger_audit_difference_sockets",
+        kind: Gauge,
+        unit: "",
+        help: "Published minus asked counts, as the last audit of each namespace found them; corrected since.",
+        labels: &["state"],
+        most: 12,
+        otel: ("tcplinger.audit.difference", "{socket}"),
+        points: values::audit_differences,
     },
     Family {
         name: "tcplinger_untracked_sockets",

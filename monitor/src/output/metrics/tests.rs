@@ -10,6 +10,7 @@ use prost::Message as _;
 use super::fixture::{busy, idle};
 use super::*;
 use crate::tcp::{Counts, State};
+use crate::track::stuck::Severity;
 use crate::track::{Activity, OwnerName, Owners, TOP};
 
 fn exposition(form: Form, sample: &Sample) -> Vec<u8> {
@@ -384,4 +385,31 @@ fn written_down() {
         println!("{name}: {:?}, {} bytes", start.elapsed() / 100, bytes.len());
         std::fs::write(std::path::Path::new(&folder).join(name), bytes).unwrap();
     }
+}
+
+#[test]
+fn what_was_looked_at_before_agrees_with_the_counts_of_now() {
+    let mut sample = busy();
+    sample.summary.namespaces.truncate(1);
+    let mut counts = Counts::default();
+    counts.set(State::CloseWait, 3);
+    for namespace in &mut sample.summary.namespaces {
+        (namespace.ipv4, namespace.ipv6) = (counts, Counts::default());
+    }
+    let of = |severity| (1, State::CloseWait, severity);
+    let (warning, critical) = (of(Severity::Warning), of(Severity::Critical));
+    sample.stuck.sockets = [
+        (warning, 5),
+        (critical, 2),
+        ((1, State::FinWait1, Severity::Warning), 4),
+    ]
+    .into();
+    sample.stuck.unannounced = 9;
+    sample.settle();
+    let told = [warning, critical, (1, State::FinWait1, Severity::Warning)];
+    let told = told.map(|kind| sample.stuck.sockets.get(&kind).copied());
+    assert_eq!(told, [Some(1), Some(2), Some(0)], "the critical ones first");
+    assert_eq!(sample.stuck.unannounced, 3);
+    let states: Vec<State> = sample.oldest_since.keys().copied().collect();
+    assert_eq!(states, [State::CloseWait], "no age of an empty state");
 }

@@ -210,6 +210,18 @@ pub(super) fn drift(of: &Exposed<'_>, points: &mut Points) {
     put(points, [], of.sample.summary.tally.corrected);
 }
 
+/// None before the first audit: zeros would be untrue.
+pub(super) fn audit_differences(of: &Exposed<'_>, points: &mut Points) {
+    let Some(differences) = of.sample.checked.differences() else {
+        return;
+    };
+    for (state, difference) in State::ALL.into_iter().zip(differences) {
+        let size = real(difference.unsigned_abs());
+        let signed = if difference < 0 { -size } else { size };
+        put(points, [state.name()], signed);
+    }
+}
+
 pub(super) fn uncovered(of: &Exposed<'_>, points: &mut Points) {
     put(points, [], of.sample.summary.tally.uncovered);
 }

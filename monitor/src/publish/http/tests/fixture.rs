@@ -16,8 +16,8 @@ use crate::publish::shared::Shared;
 use crate::tcp::{Counts, State};
 use crate::track::stuck::{Change, Finding, Notice, Severity};
 use crate::track::{
-    Cost, Doubt, EventTotals, NamespaceSummary, Outlets, OwnerName, Owners, Sample, Source, Stuck,
-    Summary, Tally,
+    Checked, Cost, Doubt, EventTotals, NamespaceSummary, Outlets, OwnerName, Owners, Sample,
+    Source, Stuck, Summary, Tally,
 };
 
 /// A server on a port of its own.
@@ -206,6 +206,7 @@ pub(super) fn sample() -> Sample {
         },
         buckets: BTreeMap::new(),
         other_overflows: 0,
+        checked: Checked::default(),
         ports: Arc::default(),
         owners: Arc::new(Owners {
             taken: Some(taken),
