@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use log::LevelFilter;
 use thiserror::Error as ThisError;
 use toml::de::DeTable;
 
-use super::table::{Flaw, Form, Shape, Table};
+use super::table::{Flaw, Form, Shape, Table, quoted};
 use super::{publish, rules};
 use crate::cli::{Format, ProgramChoice, value};
 use crate::publish::{Http, Settings};
@@ -19,6 +20,9 @@ use crate::track::stuck::Rules;
 const DEFAULT_PATH: &str = "/etc/tcplinger.toml";
 /// Bytes; far more than anyone writes by hand.
 const LONGEST: u64 = 1 << 20;
+
+/// What the TOML parser says of a key or a table that is there already.
+const DUPLICATE: &str = "duplicate key";
 
 /// What the file says; everything in it is optional.
 #[derive(Debug, PartialEq)]
@@ -72,6 +76,17 @@ pub(crate) enum Error {
         shown(path)
     )]
     TooLarge { path: PathBuf },
+    #[error(
+        "the configuration {} is a pipe, and who writes it may never end; put it in a file",
+        shown(path)
+    )]
+    Pipe { path: PathBuf },
+    #[error(
+        "anybody may write the configuration {path}, and it decides what a daemon of root does; \
+         type chmod o-w {path}",
+        path = shown(path)
+    )]
+    WorldWritable { path: PathBuf },
     #[error("{}:{line}:{column}: {what}", shown(path))]
     Refused {
         path: PathBuf,
@@ -108,22 +123,36 @@ pub(super) fn load_or(path: Option<&Path>, default: &Path) -> Result<File, Error
 }
 
 fn read(path: &Path) -> Result<File, Error> {
+    let unreadable = |reason| Error::Unreadable {
+        path: path.to_owned(),
+        reason,
+    };
+    // A pipe that nobody writes to must not hold up the open, nor a terminal the read.
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(unreadable)?;
+    // Of what is open, not of what the path names by now.
+    let found = file.metadata().map_err(unreadable)?;
+    let path = path.to_owned();
+    if found.file_type().is_fifo() {
+        return Err(Error::Pipe { path });
+    }
+    if found.is_file() && found.mode() & libc::S_IWOTH != 0 {
+        return Err(Error::WorldWritable { path });
+    }
     let mut bytes = Vec::new();
-    fs::File::open(path)
-        .and_then(|file| file.take(LONGEST + 1).read_to_end(&mut bytes))
-        .map_err(|reason| Error::Unreadable {
-            path: path.to_owned(),
-            reason,
-        })?;
+    file.take(LONGEST + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
     if bytes.len() as u64 > LONGEST {
-        return Err(Error::TooLarge {
-            path: path.to_owned(),
-        });
+        return Err(Error::TooLarge { path });
     }
     parse(&bytes).map_err(|Flaw { at, what }| {
         let (line, column) = position(&bytes, at);
         Error::Refused {
-            path: path.to_owned(),
+            path,
             line,
             column,
             what,
@@ -139,7 +168,13 @@ pub(super) fn parse(bytes: &[u8]) -> Result<File, Flaw> {
     })?;
     let entries = DeTable::parse(text).map_err(|error| {
         let at = error.span().map_or(text.len(), |span| span.start);
-        Flaw::new(at, format!("this is not TOML: {}", error.message()))
+        let message = error.message();
+        // The parser names a key that is there twice only by its place.
+        let key = error.span().filter(|_| message == DUPLICATE);
+        match key.and_then(|span| text.get(span)) {
+            Some(key) => Flaw::new(at, format!("{} is there twice; keep one", quoted(key))),
+            None => Flaw::new(at, format!("this is not TOML: {message}")),
+        }
     })?;
     let root = Table::root(entries.get_ref());
     root.ensure_only(&[

@@ -79,8 +79,8 @@ impl<'d> Table<'d> {
             Some((key, at)) => Err(Flaw::new(
                 at,
                 format!(
-                    "unknown key `{}` {}; did you mean `{}`? (valid: {})",
-                    clipped(&key.escape_debug().to_string()),
+                    "unknown key {} {}; did you mean `{}`? (valid: {})",
+                    quoted(key),
                     self.place,
                     nearest(key, keys),
                     keys.join(", ")
@@ -248,6 +248,11 @@ fn kind(value: &DeValue<'_>) -> &'static str {
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
     }
+}
+
+/// A key of the file as a refusal names it.
+pub(super) fn quoted(key: &str) -> String {
+    format!("`{}`", clipped(&key.escape_debug().to_string()))
 }
 
 fn clipped(text: &str) -> String {

@@ -302,6 +302,47 @@ fn files_that_cannot_be_read() {
     std::fs::remove_file(&path).expect("removed");
 }
 
+#[test]
+fn a_file_that_others_write_or_that_never_ends_is_refused() {
+    use rustix::fs::{Mode, RawMode};
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = std::env::temp_dir();
+    let path = folder.join(format!("tcplinger-open-{}.toml", std::process::id()));
+    std::fs::write(&path, "[leak]\ngrowth = 7\n").expect("a file");
+    let with = |mode: RawMode| {
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(&path, permissions).expect("its own file");
+        [load(Some(&path)), load_or(None, &path)]
+    };
+    for mode in [0o666, 0o602] {
+        for refused in with(mode) {
+            let message = refused.expect_err("anybody may write it").to_string();
+            assert!(
+                message.contains(&format!("chmod o-w {}", path.display())),
+                "{message}"
+            );
+        }
+    }
+    for mode in [0o600, 0o644, 0o664] {
+        for loaded in with(mode) {
+            loaded.expect("others cannot write it");
+        }
+    }
+    std::fs::remove_file(&path).expect("removed");
+
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, Mode::RUSR | Mode::WUSR).expect("a FIFO");
+    let message = load(Some(&path))
+        .expect_err("nobody writes there")
+        .to_string();
+    assert!(message.contains("is a pipe"), "{message}");
+    std::fs::remove_file(&path).expect("removed");
+    assert_eq!(
+        load(Some(Path::new("/dev/null"))).expect("empty"),
+        File::default()
+    );
+}
+
 proptest! {
     #[test]
     fn no_text_panics(text in "\\PC*|(\\[\\[?(socket|count|ages|leak)\\]\\]?\n[a-z_]+ = \\PC*\n)*") {

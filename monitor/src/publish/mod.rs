@@ -12,12 +12,15 @@ mod places;
 mod shared;
 mod threads;
 
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::OFlags;
 use thiserror::Error as ThisError;
 
 use crate::track::stuck::Notice;
@@ -100,6 +103,20 @@ pub(crate) enum Error {
     FindingsFile { path: PathBuf, why: String },
     #[error("cannot start a thread to publish: {0}; look at ulimit -u")]
     Thread(io::Error),
+}
+
+/// Opens a regular file: a pipe that nobody writes to must not hold up who opens it.
+fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags)
+        .open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::other("that is no regular file"))
+    }
 }
 
 /// The outlets, at work.

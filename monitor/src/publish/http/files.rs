@@ -1,7 +1,7 @@
 //! Files that are read again when they change: tokens and certificates are renewed while the daemon
 //! runs.
 
-use std::fs::{File, Metadata};
+use std::fs::Metadata;
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Error;
+use crate::publish::open_regular;
 
 /// Between two looks at the files.
 const CHECK_EVERY: Duration = Duration::from_secs(10);
@@ -120,11 +121,8 @@ pub(super) fn read(path: &Path, role: &'static str, is_secret: bool) -> Result<V
         path: path.to_owned(),
         reason,
     };
-    // Asked before it is opened: to open a pipe is to wait for its other end.
-    let found = path.metadata().map_err(unreadable)?;
-    if !found.is_file() {
-        return Err(unreadable(io::Error::other("that is no regular file")));
-    }
+    let file = open_regular(path).map_err(unreadable)?;
+    let found = file.metadata().map_err(unreadable)?;
     if is_secret && found.mode() & 0o004 != 0 {
         tracing::warn!(
             file = %path.display(),
@@ -132,7 +130,6 @@ pub(super) fn read(path: &Path, role: &'static str, is_secret: bool) -> Result<V
         );
     }
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(unreadable)?;
     let mut file = file.take(LONGEST + 1);
     file.read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > LONGEST {

@@ -1,7 +1,6 @@
 //! One request to the collector and its verdict. Redirects are not followed, no proxy is used, and
 //! every request has a connection of its own, which no idle timeout can have closed before.
 
-use std::fs::File;
 use std::io::{self, Read as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -17,12 +16,14 @@ use ureq::{Agent, Body};
 
 use super::lane::Verdict;
 use crate::output::otlp::{Partial, refusal};
-use crate::publish::{Error, Otlp};
+use crate::publish::{Error, Otlp, open_regular};
 
 /// Bytes of an answer that are read.
 const LONGEST_ANSWER: u64 = 1 << 16;
 /// Bytes of a file with a token.
 const LONGEST_TOKEN: u64 = 1 << 13;
+/// Bytes; a system's own have some hundred thousands.
+const LONGEST_AUTHORITIES: u64 = 1 << 24;
 const USER_AGENT: &str = concat!("tcplinger/", env!("CARGO_PKG_VERSION"));
 
 #[derive(Debug)]
@@ -168,7 +169,7 @@ fn wish(text: &str, now: SystemTime) -> Option<Duration> {
 /// The first line of a file, which is read anew for each request: it may have changed.
 fn token(path: &Path) -> Result<String, String> {
     let mut text = String::new();
-    File::open(path)
+    open_regular(path)
         .and_then(|file| file.take(LONGEST_TOKEN).read_to_string(&mut text))
         .map_err(|error| error.to_string())?;
     let token = text.trim();
@@ -183,7 +184,10 @@ fn from_file(path: &Path) -> Result<Vec<Certificate<'static>>, Error> {
         path: path.to_owned(),
         source,
     };
-    let pem = std::fs::read(path).map_err(fail)?;
+    let mut pem = Vec::new();
+    open_regular(path)
+        .and_then(|file| file.take(LONGEST_AUTHORITIES).read_to_end(&mut pem))
+        .map_err(fail)?;
     let items = parse_pem(&pem).filter_map(Result::ok);
     let found: Vec<_> = items
         .filter_map(|item| match item {
@@ -243,6 +247,19 @@ mod tests {
             assert_eq!(after, Some(Duration::from_secs(7)));
             assert!(why.contains(&status.to_string()), "{why}");
         }
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_writes_to_holds_up_nothing() {
+        use rustix::fs::{CWD, Mode, mkfifoat};
+
+        let name = format!("tcplinger-fifo-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
+        assert!(token(&path).unwrap_err().contains("no regular file"));
+        let refused = from_file(&path).unwrap_err().to_string();
+        std::fs::remove_file(&path).unwrap();
+        assert!(refused.contains("no regular file"), "{refused}");
     }
 
     #[test]
