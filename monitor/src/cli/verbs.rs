@@ -16,12 +16,8 @@ pub(crate) struct StatusArgs {
     pub(crate) format: Format,
     #[arg(long, value_name = "NAME|INODE", value_parser = value::netns, help = NETNS)]
     pub(crate) netns: Option<Netns>,
-    /// Whose counts: `auto` takes a running daemon's, and walks the kernel's tables without one
-    #[arg(long, default_value = "auto")]
-    pub(crate) source: SourceChoice,
-    /// Control socket of the daemon
-    #[arg(long, value_name = "PATH", default_value = "/run/tcplinger.sock")]
-    pub(crate) control: PathBuf,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
 }
 
 /// Flags of `ports`.
@@ -68,10 +64,11 @@ pub(crate) struct DoctorArgs {
 /// Who is asked, and by which rules.
 #[derive(Args, Debug)]
 pub(crate) struct SourceArgs {
-    /// Who is asked: `auto` a running daemon, which knows true ages, and the kernel without one
+    /// Who is asked: `auto` a running daemon, which knows true ages, and the kernel where none answers
     #[arg(long, default_value = "auto")]
     pub(crate) source: SourceChoice,
-    /// Control socket of the daemon [default: /run/tcplinger.sock]
+    /// Control socket of the daemon [default: that of the configuration, or
+    /// /run/tcplinger.sock]
     #[arg(long, value_name = "PATH", value_parser = value::path)]
     pub(crate) control: Option<PathBuf>,
     #[arg(long, value_name = "PATH", help = CONFIG)]

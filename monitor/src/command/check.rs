@@ -12,9 +12,9 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use super::source::Source;
 use super::{STDOUT, logging};
 use crate::cli::{CheckArgs, Color, Format};
+use crate::config;
 use crate::output::{Elapsed, Escaped};
 use crate::track::stuck::{Finding, Lingering, Report, Severity};
-use crate::{config, probe};
 
 /// Exit codes of plugins.
 const OK: u8 = 0;
@@ -31,11 +31,11 @@ pub(super) fn run(args: CheckArgs, color: Color) -> Result<ExitCode> {
         .name("check".to_owned())
         .spawn(move || drop(sender.send(look(&args))))
         .context("cannot start a thread")?;
-    let looked = receiver
+    let answered = receiver
         .recv_timeout(timeout)
         .unwrap_or_else(|_| Err(anyhow!("no answer within {}", Elapsed(timeout))));
-    let (code, line) = match looked {
-        Ok(report) => verdict(&report, warning, critical),
+    let (code, line) = match answered {
+        Ok((report, source)) => verdict(&report, source, warning, critical),
         Err(error) => (
             UNKNOWN,
             format!("UNKNOWN - {}", plain(&format!("{error:#}"))),
@@ -45,9 +45,8 @@ pub(super) fn run(args: CheckArgs, color: Color) -> Result<ExitCode> {
     Ok(ExitCode::from(code))
 }
 
-fn look(args: &CheckArgs) -> Result<Report> {
+fn look(args: &CheckArgs) -> Result<(Report, &'static str)> {
     let file = config::load(args.source.config.as_deref())?;
-    probe::ensure_privileged()?;
     let mut source = Source::open(&args.source, file, args.netns.as_ref())?;
     let report = source.report(false, u64::MAX)?;
     ensure!(
@@ -55,7 +54,7 @@ fn look(args: &CheckArgs) -> Result<Report> {
         "network namespaces that could not be looked at: {:?}; the daemon's log says why",
         report.missing
     );
-    Ok(report)
+    Ok((report, source.name()))
 }
 
 /// Text for the line: a bar would end it, and begin the performance data.
@@ -65,7 +64,7 @@ fn plain(text: &str) -> String {
 
 /// The exit code and the line, with performance data behind the bar. What is stuck is each stuck socket,
 /// and each finding on more than one.
-fn verdict(report: &Report, warning: u64, critical: u64) -> (u8, String) {
+fn verdict(report: &Report, source: &str, warning: u64, critical: u64) -> (u8, String) {
     let findings = &report.findings;
     let sockets = |of: fn(&Lingering) -> u64| report.states.iter().map(of).sum::<u64>();
     let at_least = |severity| {
@@ -101,6 +100,7 @@ fn verdict(report: &Report, warning: u64, critical: u64) -> (u8, String) {
         let (state, local, remote) = (first.state, first.local, first.remote);
         let _ = write!(line, "; {state} {local} -> {remote}{owner}: {reason}");
     }
+    let _ = write!(line, "; source {source}");
     // A plugin's threshold is the last value that is fine.
     let _ = write!(
         line,
@@ -144,14 +144,14 @@ mod tests {
             states,
             ..Report::default()
         };
-        let (code, line) = verdict(&report, 96, 4);
+        let (code, line) = verdict(&report, "daemon", 96, 4);
         assert_eq!(code, CRITICAL);
         assert!(
             line.starts_with("CRITICAL - 95 stuck, 4 of them critical"),
             "{line}"
         );
         assert!(
-            line.contains(" | stuck=95;95;;0 critical=4;;3;0 oldest=12.500s;;;0 "),
+            line.contains("; source daemon | stuck=95;95;;0 critical=4;;3;0 oldest=12.500s;;;0 "),
             "{line}"
         );
         assert!(
@@ -162,6 +162,6 @@ mod tests {
             line.contains(" last_ack=0;;;0 last_ack_stuck=0;;;0"),
             "{line}"
         );
-        assert_eq!(verdict(&report, 96, 5).0, OK);
+        assert_eq!(verdict(&report, "daemon", 96, 5).0, OK);
     }
 }

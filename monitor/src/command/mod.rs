@@ -23,6 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{Cli, Color, Verb};
 use crate::clock::realtime_minus_monotonic_ns;
+use crate::daemon::control;
 use crate::output::{Clock, Style};
 use crate::probe::{self, Kind};
 use crate::{config, inventory};
@@ -64,6 +65,9 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
         }
         if cause.is::<config::Error>() {
             return Some(WRONG_USAGE);
+        }
+        if let Some(control::Error::NoRight { .. }) = cause.downcast_ref() {
+            return Some(NO_PRIVILEGE);
         }
         let error = cause.downcast_ref::<inventory::Error>()?;
         error.is_missing_privilege().then_some(NO_PRIVILEGE)

@@ -16,6 +16,7 @@ use crate::config::{self, File};
 use crate::daemon::control::{self, Error, Question};
 use crate::inventory::{Namespace, StateSet, Survey, Worker, wait};
 use crate::output::json;
+use crate::probe;
 use crate::survey::{self, Descriptors, Eyes, Found, Look, Scene};
 use crate::tcp::Evidence;
 use crate::track::stuck::{Board, CountBoard, Finding, Report, Rules};
@@ -31,37 +32,67 @@ pub(super) enum Source {
     Kernel(Box<Kernel>),
 }
 
+/// Who is asked, by the flags, the configuration and who is there.
+pub(super) enum Asked {
+    /// The daemon at this control socket.
+    Daemon(PathBuf),
+    Kernel,
+}
+
+impl Asked {
+    /// # Errors
+    /// The daemon that must be asked does not answer as it should, or only root may ask the kernel.
+    pub(super) fn choose(args: &SourceArgs, file: &File) -> Result<Self> {
+        let control = config::control(args.control.as_deref(), file);
+        let kernel = || probe::ensure_privileged().map(|()| Self::Kernel);
+        match args.source {
+            SourceChoice::Kernel => Ok(kernel()?),
+            SourceChoice::Daemon => Ok(Self::Daemon(control)),
+            SourceChoice::Auto => match control::greet(&control) {
+                Ok(()) => Ok(Self::Daemon(control)),
+                Err(Error::NotRunning { .. }) => Ok(kernel()?),
+                Err(error @ (Error::Stale { .. } | Error::Hung { .. } | Error::NoRight { .. })) => {
+                    let Ok(kernel) = kernel() else {
+                        // Who may not ask the kernel learns what is wrong with the daemon.
+                        return Err(error.into());
+                    };
+                    tracing::warn!("{error}; the kernel answers: ages are lower bounds");
+                    Ok(kernel)
+                }
+                Err(error) => Err(error.into()),
+            },
+        }
+    }
+}
+
 impl Source {
     /// Decides who is asked, by the flags and by who is there.
     ///
     /// # Errors
-    /// The daemon that must be asked is not there, is of another version, or did not end in order.
+    /// Those of [`Asked::choose`], or the kernel cannot be asked.
     pub(super) fn open(args: &SourceArgs, file: File, wanted: Option<&Netns>) -> Result<Self> {
-        let control = config::control(args.control.as_deref(), &file);
-        let daemon = |control| -> Result<Self> {
-            if args.config.is_some() {
-                tracing::warn!("the daemon judges by its own rules; --source kernel uses these");
-            }
-            let netns = netns::inode_of(wanted)?;
-            Ok(Self::Daemon { control, netns })
-        };
-        let kernel = |file: File| {
-            Kernel::open(file.rules, wanted)
-                .map(Box::new)
-                .map(Self::Kernel)
-        };
-        match args.source {
-            SourceChoice::Kernel => kernel(file),
-            SourceChoice::Daemon => daemon(control),
-            SourceChoice::Auto => match control::greet(&control) {
-                Ok(()) => daemon(control),
-                Err(Error::NotRunning { .. }) => kernel(file),
-                Err(stale @ Error::Stale { .. }) => {
-                    tracing::warn!("{stale}; ages are lower bounds");
-                    kernel(file)
+        match Asked::choose(args, &file)? {
+            Asked::Daemon(control) => {
+                if args.config.is_some() {
+                    tracing::warn!(
+                        "the daemon judges by its own rules; --source kernel uses these"
+                    );
                 }
-                Err(error) => Err(error.into()),
-            },
+                let netns = netns::inode_of(wanted)?;
+                Ok(Self::Daemon { control, netns })
+            }
+            Asked::Kernel => {
+                let kernel = Kernel::open(file.rules, wanted)?;
+                Ok(Self::Kernel(Box::new(kernel)))
+            }
+        }
+    }
+
+    /// Who answers, for people.
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Self::Daemon { .. } => "daemon",
+            Self::Kernel(_) => "kernel",
         }
     }
 
@@ -230,7 +261,7 @@ impl Kernel {
 }
 
 /// Has the daemon answer.
-fn asked<T: DeserializeOwned>(control: &Path, question: Question) -> Result<T, Error> {
+pub(super) fn asked<T: DeserializeOwned>(control: &Path, question: Question) -> Result<T, Error> {
     let answer = control::ask(control, question)?;
     json::read(&answer).map_err(|error| control::bad_answer(control, &error))
 }

@@ -2,29 +2,30 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{STDOUT, mptcp, netns, stdout_style};
-use crate::cli::{Color, Format, Netns, SourceChoice, StatusArgs};
-use crate::daemon::control::{self, Error, Question};
+use super::source::Asked;
+use super::{STDOUT, logging, mptcp, netns, stdout_style};
+use crate::cli::{Color, Format, Netns, StatusArgs};
+use crate::config;
+use crate::daemon::control::{self, Question};
 use crate::daemon::{self, summarize};
 use crate::inventory::{self, Namespace, StateSet, Worker, wait};
 use crate::output::{json, text};
-use crate::probe;
 use crate::survey::{Descriptors, Eyes};
 use crate::tcp::Counts;
 use crate::track::{Census, EventTotals, Scope, Snapshot, Source, Summary};
 
 pub(super) fn run(args: &StatusArgs, color: Color) -> Result<ExitCode> {
-    let summary = match args.source {
-        SourceChoice::Kernel => from_kernel(args.netns.as_ref())?,
-        SourceChoice::Daemon => from_daemon(args)?,
-        SourceChoice::Auto => match from_daemon(args) {
-            Err(error) if is_absence(&error) => from_kernel(args.netns.as_ref())?,
-            result => result?,
-        },
+    let file = config::load(args.source.config.as_deref())?;
+    logging::start(Format::Text, color);
+    let wanted = args.netns.as_ref();
+    let summary = match Asked::choose(&args.source, &file)? {
+        Asked::Daemon(control) => from_daemon(&control, wanted)?,
+        Asked::Kernel => from_kernel(wanted)?,
     };
     let mut out = io::stdout().lock();
     match args.format {
@@ -36,18 +37,11 @@ pub(super) fn run(args: &StatusArgs, color: Color) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn is_absence(error: &anyhow::Error) -> bool {
-    matches!(
-        error.downcast_ref(),
-        Some(Error::NotRunning { .. } | Error::Stale { .. })
-    )
-}
-
-fn from_daemon(args: &StatusArgs) -> Result<Summary> {
-    let answer = control::ask(&args.control, Question::Status)?;
-    let bad = |error| control::bad_answer(&args.control, &error);
+fn from_daemon(control: &Path, wanted: Option<&Netns>) -> Result<Summary> {
+    let answer = control::ask(control, Question::Status)?;
+    let bad = |error| control::bad_answer(control, &error);
     let mut summary = json::read_status(&answer).map_err(bad)?;
-    if let Some(wanted) = &args.netns {
+    if let Some(wanted) = wanted {
         summary
             .namespaces
             .retain(|known| netns::is_named(wanted, known.netns, known.name.as_deref()));
@@ -61,7 +55,6 @@ fn from_daemon(args: &StatusArgs) -> Result<Summary> {
 
 /// Walks the kernel's tables, except where its figures say that there is nothing to see.
 fn from_kernel(wanted: Option<&Netns>) -> Result<Summary> {
-    probe::ensure_privileged()?;
     let worker = Worker::spawn()?;
     let mut namespaces = netns::find(&worker, wanted)?;
     let mut census = Census::default();

@@ -22,17 +22,18 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 
 pub(super) fn run(args: &StuckArgs, color: Color) -> Result<ExitCode> {
     let file = config::load(args.source.config.as_deref())?;
-    probe::ensure_privileged()?;
     logging::start(Format::Text, color);
     let wanted = args.filter.netns.as_ref();
     if args.rules {
+        probe::ensure_privileged()?;
         return show_rules(args, &file);
     }
+    let mut source = Source::open(&args.source, file, wanted)?;
     let shown = Shown {
         matcher: config::matcher(&args.holder, &args.filter),
         args,
+        source: source.name(),
     };
-    let mut source = Source::open(&args.source, file, wanted)?;
     if args.watch {
         return watch(&mut source, &shown, color);
     }
@@ -59,6 +60,8 @@ pub(super) fn run(args: &StuckArgs, color: Color) -> Result<ExitCode> {
 struct Shown<'a> {
     matcher: Matcher,
     args: &'a StuckArgs,
+    /// Who answers.
+    source: &'static str,
 }
 
 impl Shown<'_> {
@@ -121,7 +124,13 @@ impl Shown<'_> {
         findings.truncate(top);
         match self.args.format {
             Format::Json => json::write(out, &findings),
-            Format::Text => text::write_stuck(out, stdout_style(color), &findings, hidden, nothing),
+            Format::Text => {
+                text::write_stuck(out, stdout_style(color), &findings, hidden, nothing)?;
+                if findings.is_empty() {
+                    return Ok(());
+                }
+                text::write_source(out, self.source)
+            }
         }
     }
 }

@@ -3,37 +3,45 @@
 //! An asker connects and sends a line of JSON, the [`Question`]; then it reads two: who answers, and
 //! the answer.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+mod ask;
+
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::net::Shutdown;
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixStream;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::os::unix::net::UnixListener as Listener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, fchmod, flock};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
+};
 use serde::{Deserialize, Serialize};
 use thiserror::Error as ThisError;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{spawn_blocking, yield_now};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
 use super::memory;
 use crate::publish::{Place, Places};
+pub(crate) use ask::{ask, bad_answer, greet};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// An answer is at most one round away: a walk of a very large table takes a second or two.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Bytes: some hundred thousand findings.
-const LONGEST_ANSWER: u64 = 1 << 28;
+/// Who asks waits for this long at most for a sign of life.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two signs of life (a space, which JSON skips) while an answer takes its time.
+const SIGN_EVERY: Duration = Duration::from_secs(1);
+/// For an answer to begin: the lists of several who ask at once are written one after the other.
+const ANSWERED_WITHIN: Duration = Duration::from_mins(1);
 /// Connections at a time; when all are taken, the user with most of them loses the oldest.
 const CALLERS: usize = 32;
 /// Lists of what is stuck that are written at a time: each may be long.
 const LOOKS: usize = 8;
+/// Connections that the kernel keeps until they are accepted.
+const BACKLOG: i32 = 1_024;
 /// Without descriptors nothing can be accepted for a while.
 const BACK_OFF: Duration = Duration::from_millis(10);
 /// Bytes.
@@ -157,6 +165,24 @@ pub(crate) enum Error {
         pid: u32,
         theirs: String,
     },
+    #[error(
+        "the control socket {} is for others: ask as root, or as a member of the group that the \
+         daemon's [daemon] group names",
+        path.display()
+    )]
+    NoRight { path: PathBuf },
+    #[error(
+        "the daemon at {}{} does not answer within 5 s: {what}, or ask the kernel with --source \
+         kernel",
+        path.display(),
+        pid.map_or_else(String::new, |pid| format!(" (pid {pid})"))
+    )]
+    Hung {
+        path: PathBuf,
+        pid: Option<u32>,
+        /// What it is doing, and what to type.
+        what: String,
+    },
     #[error("the daemon at {} gave no usable answer: {reason}; use --source kernel", path.display())]
     BadAnswer { path: PathBuf, reason: String },
 }
@@ -223,7 +249,7 @@ impl Claim {
         &self.path
     }
 
-    /// Starts to listen, for root only. A socket file that a killed daemon left is replaced: the
+    /// Starts to listen, for root only from the first moment. A socket file that a killed daemon left is replaced: the
     /// lock tells that nobody listens there.
     pub(super) fn listen(&self) -> Result<UnixListener, Error> {
         let failed = |reason| Error::Path {
@@ -241,10 +267,21 @@ impl Claim {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
         }
-        let listener = UnixListener::bind(&self.path).map_err(failed)?;
-        fs::set_permissions(&self.path, Permissions::from_mode(0o600)).map_err(failed)?;
-        Ok(listener)
+        let listener = open(&self.path).map_err(|errno| failed(errno.into()))?;
+        UnixListener::from_std(listener).map_err(failed)
     }
+}
+
+/// A socket that listens at `path`, which nothing may be at.
+fn open(path: &Path) -> rustix::io::Result<Listener> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    // The file that bind makes takes the mode of the socket, so that it is closed to others even
+    // before anybody could change it (`unix_bind_bsd()` in `net/unix/af_unix.c`, Linux 6.18).
+    fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    bind(&socket, &SocketAddrUnix::new(path)?)?;
+    listen(&socket, BACKLOG)?;
+    Ok(socket.into())
 }
 
 impl Drop for Claim {
@@ -318,14 +355,35 @@ async fn answer(
     if askers.send(Asker { question, reply }).await.is_err() {
         return Ok(());
     }
+    let mut first = None;
+    let began = Instant::now();
+    let mut signs = interval_at(began + SIGN_EVERY, SIGN_EVERY);
+    signs.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while first.is_none() {
+        tokio::select! {
+            biased;
+            piece = pieces.recv() => match piece {
+                Some(piece) => first = Some(piece),
+                None => return Ok(()),
+            },
+            _ = signs.tick() => {
+                timeout(MANNERS, sender.write_all(b" ")).await??;
+                if began.elapsed() > ANSWERED_WITHIN {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+            }
+        }
+    }
     let mut waited = Duration::ZERO;
-    while let Some(piece) = pieces.recv().await {
+    let mut next = first;
+    while let Some(piece) = next {
         let began = Instant::now();
         timeout(MANNERS, sender.write_all(&piece)).await??;
         waited += began.elapsed();
         if waited > TAKING {
             return Err(io::ErrorKind::TimedOut.into());
         }
+        next = pieces.recv().await;
     }
     Ok(())
 }
@@ -338,79 +396,4 @@ fn hello() -> io::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(&hello)?;
     line.push(b'\n');
     Ok(line)
-}
-
-/// Asks the daemon at `path`; its answer, a line of JSON.
-///
-/// # Errors
-/// [`Error::NotRunning`] or [`Error::Stale`] where nobody listens; the others where somebody does,
-/// to no avail.
-pub(crate) fn ask(path: &Path, question: Question) -> Result<Vec<u8>, Error> {
-    let line = converse(path, question)?;
-    // A whole answer ends its line.
-    if line.last() == Some(&b'\n') {
-        Ok(line)
-    } else {
-        Err(bad_answer(path, &io::Error::other("it hung up")))
-    }
-}
-
-/// Whether a daemon of this version answers at `path`.
-///
-/// # Errors
-/// Those of [`ask`].
-pub(crate) fn greet(path: &Path) -> Result<(), Error> {
-    converse(path, Question::Version).map(drop)
-}
-
-/// What follows the first line of an answer, which tells the version.
-fn converse(path: &Path, question: Question) -> Result<Vec<u8>, Error> {
-    let bad = |error: io::Error| bad_answer(path, &error);
-    let mut stream = connect(path)?;
-    let mut answer = serde_json::to_vec(&question).map_err(|error| bad(error.into()))?;
-    stream
-        .set_read_timeout(Some(PATIENCE))
-        .and_then(|()| stream.write_all(&answer))
-        .and_then(|()| stream.shutdown(Shutdown::Write))
-        .map_err(bad)?;
-    answer.clear();
-    stream
-        .take(LONGEST_ANSWER)
-        .read_to_end(&mut answer)
-        .map_err(bad)?;
-    let Some(end) = answer.iter().position(|byte| *byte == b'\n') else {
-        return Err(bad(io::Error::other("it hung up")));
-    };
-    let rest = answer.split_off(end + 1);
-    let hello: Hello = serde_json::from_slice(&answer).map_err(|error| bad(error.into()))?;
-    if hello.version == VERSION {
-        Ok(rest)
-    } else {
-        Err(Error::OtherVersion {
-            path: path.to_owned(),
-            pid: hello.pid,
-            theirs: hello.version,
-        })
-    }
-}
-
-/// What came from the daemon at `path` is no answer.
-pub(crate) fn bad_answer(path: &Path, reason: &dyn std::error::Error) -> Error {
-    Error::BadAnswer {
-        path: path.to_owned(),
-        reason: reason.to_string(),
-    }
-}
-
-fn connect(path: &Path) -> Result<UnixStream, Error> {
-    use io::ErrorKind::{ConnectionRefused, NotFound};
-
-    UnixStream::connect(path).map_err(|reason| {
-        let path = path.to_owned();
-        match reason.kind() {
-            NotFound => Error::NotRunning { path },
-            ConnectionRefused => Error::Stale { path },
-            _ => Error::Path { path, reason },
-        }
-    })
 }

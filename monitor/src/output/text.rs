@@ -234,6 +234,14 @@ pub(crate) fn write_status(
     write_doubt(out, summary)
 }
 
+/// Says who answered, below all else.
+///
+/// # Errors
+/// Those of `out`.
+pub(crate) fn write_source(out: &mut impl Write, source: &str) -> io::Result<()> {
+    writeln!(out, "\nsource {source}")
+}
+
 /// Names the namespaces whose counts may be wrong, a few at most.
 fn write_doubt(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
     const NAMED: usize = 5;

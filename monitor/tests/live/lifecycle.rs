@@ -1,9 +1,17 @@
 //! The daemon's own life: older sockets, restarts, a second one, its end.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
 use rustix::process::Signal;
 
 use crate::harness::socket::{Pair, listen_in, read_end};
 use crate::harness::{Daemon, EveryState, Netns, Scratch, V4, assert_agrees, output, tcplinger};
+
+const VERBS: [&str; 4] = ["status", "stuck", "ports", "check"];
 
 #[test]
 fn sockets_older_than_the_daemon() {
@@ -74,12 +82,12 @@ fn a_stale_control_socket_is_no_obstacle() {
 fn a_file_that_is_no_socket_is_left_alone() {
     let scratch = Scratch::new();
     let control = scratch.path("precious");
-    std::fs::write(&control, "mine").unwrap();
+    fs::write(&control, "mine").unwrap();
     let refused = output(tcplinger("run --duration 1s --control").arg(&control));
     let message = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(1), "{message}");
     assert!(message.contains("no socket"), "{message}");
-    assert_eq!(std::fs::read_to_string(&control).unwrap(), "mine");
+    assert_eq!(fs::read_to_string(&control).unwrap(), "mine");
 }
 
 #[test]
@@ -93,4 +101,111 @@ fn status_without_a_daemon() {
     let walked = output(tcplinger("status --format json --control").arg(&control));
     let json: serde_json::Value = serde_json::from_slice(&walked.stdout).unwrap();
     assert_eq!(json["source"], "kernel");
+}
+
+/// The verbs find the daemon where the configuration puts it, and say that it answered.
+#[test]
+fn every_verb_finds_the_daemon_by_the_configuration() {
+    let scratch = Scratch::new();
+    let control = scratch.path("elsewhere");
+    let config = scratch.write(&format!("[daemon]\ncontrol = {control:?}\n"));
+    let daemon = Daemon::on(&control);
+    for verb in VERBS {
+        let asked = output(&mut tcplinger(&format!(
+            "{verb} --source daemon --config {config}"
+        )));
+        let message = String::from_utf8_lossy(&asked.stderr);
+        assert!(
+            asked.status.code() < Some(2) || verb == "check",
+            "{verb}: {message}"
+        );
+        assert!(!message.contains("no daemon"), "{verb}: {message}");
+    }
+    for verb in ["status", "ports", "check"] {
+        let asked = output(&mut tcplinger(&format!("{verb} --config {config}")));
+        let told = String::from_utf8_lossy(&asked.stdout);
+        assert!(told.contains("source daemon"), "{verb}: {told}");
+    }
+    let json = output(&mut tcplinger(&format!(
+        "status --format json --config {config}"
+    )));
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["source"], "daemon");
+    drop(daemon);
+    let asked = output(&mut tcplinger(&format!(
+        "ports --sample 100ms --config {config}"
+    )));
+    assert!(String::from_utf8_lossy(&asked.stdout).ends_with("source kernel\n"));
+}
+
+#[test]
+fn a_daemon_that_is_stopped_is_not_waited_for_long() {
+    let netns = Netns::new();
+    let daemon = Daemon::start();
+    daemon.signal(Signal::STOP);
+    let asking = VERBS.map(|verb| {
+        ["daemon", "auto"].map(|source| {
+            let inode = netns.inode();
+            let arguments = format!("{verb} --source {source} --netns {inode} --control");
+            let mut asked = tcplinger(&arguments);
+            asked.arg(daemon.control());
+            let pid = daemon.pid();
+            std::thread::spawn(move || {
+                let began = Instant::now();
+                let answer = output(&mut asked);
+                (arguments, pid, began.elapsed(), answer)
+            })
+        })
+    });
+    for asked in asking.into_iter().flatten() {
+        let (arguments, pid, took, answer) = asked.join().unwrap();
+        let told = [answer.stdout, answer.stderr].concat();
+        let told = String::from_utf8_lossy(&told);
+        // A look at the kernel takes its time, too, while others look.
+        assert!(
+            took < Duration::from_secs(9),
+            "{arguments}: {took:?}: {told}"
+        );
+        for words in [format!("pid {pid}"), format!("kill -CONT {pid}")] {
+            // `check` gives one line from the kernel, and its warning goes to stderr.
+            assert!(told.contains(&words), "{arguments}: {told}");
+        }
+        let code = match (
+            arguments.contains("--source daemon"),
+            arguments.contains("check"),
+        ) {
+            (true, true) => 3,
+            (true, false) => 1,
+            (false, _) => 0,
+        };
+        assert_eq!(answer.status.code(), Some(code), "{arguments}: {told}");
+    }
+    daemon.signal(Signal::CONT);
+    daemon.status("daemon");
+}
+
+/// `tcplinger` for somebody who is not root.
+fn as_nobody(arguments: &str) -> Command {
+    const NOBODY: u32 = 65_534;
+    let mut command = tcplinger(arguments);
+    command.uid(NOBODY).gid(NOBODY);
+    command
+}
+
+#[test]
+fn who_may_not_ask_the_daemon_is_told_so() {
+    let (scratch, open) = (Scratch::new(), fs::Permissions::from_mode(0o755));
+    let control = scratch.path("control");
+    fs::set_permissions(control.parent().unwrap(), open).unwrap();
+    let _daemon = Daemon::on(&control);
+    for verb in VERBS {
+        for source in ["daemon", "auto"] {
+            let mut command = as_nobody(&format!("{verb} --source {source} --control"));
+            let refused = output(command.arg(&control));
+            let told = [refused.stdout, refused.stderr].concat();
+            let told = String::from_utf8_lossy(&told);
+            assert_eq!(refused.status.code(), Some(3), "{verb} {source}: {told}");
+            assert!(told.contains("[daemon] group"), "{verb} {source}: {told}");
+        }
+    }
 }
