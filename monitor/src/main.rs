@@ -13,7 +13,6 @@ mod survey;
 mod tcp;
 mod track;
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -21,8 +20,7 @@ fn main() -> ExitCode {
         if command::is_closed_stdout(&error) {
             return ExitCode::SUCCESS;
         }
-        // With stderr gone, too, the exit code has to do.
-        let _ = writeln!(std::io::stderr(), "tcplinger: {error:#}");
+        command::say_last(format!("tcplinger: {error:#}"));
         command::exit_code(&error)
     })
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::{STDOUT, clock, logging, netns, runtime, stdout_style, stop_signal};
+use super::{Abandoned, NO_LOG, STDOUT, clock, logging, netns, runtime, stdout_style, stop_signal};
 use tokio::time::timeout;
 
 use crate::cli::{Color, EventsArgs, Format};
@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 pub(super) fn run(args: EventsArgs, color: Color) -> Result<ExitCode> {
     probe::ensure_privileged()?;
-    logging::start(Format::Text, color);
+    logging::start_detached(Format::Text, color).context(NO_LOG)?;
     let netns = netns::inode_of(args.filter.netns.as_ref())?;
     let program = config::program(&args.program);
     if netns.is_some() && program.attach == Attach::Classic {
@@ -61,7 +61,7 @@ pub(super) fn run(args: EventsArgs, color: Color) -> Result<ExitCode> {
         out: BufWriter::with_capacity(1 << 16, io::stdout().lock()),
     };
     runtime()?.block_on(async {
-        let stop = stop_signal(args.duration)?;
+        let stop = stop_signal(args.duration, Abandoned::PRINTER)?;
         tokio::select! {
             ended = printer.print() => ended,
             () = stop => Ok(()),

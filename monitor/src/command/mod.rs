@@ -28,6 +28,9 @@ use crate::output::{Clock, Style};
 use crate::probe::{self, Kind};
 use crate::{config, inventory};
 
+pub(crate) use logging::say_last;
+
+const NO_LOG: &str = "cannot start the thread that writes the log; look at ulimit -u";
 const STDOUT: &str = "cannot write to stdout";
 /// A failure, or findings.
 const FAILURE: u8 = 1;
@@ -40,7 +43,7 @@ const NO_KERNEL: u8 = 4;
 
 /// Runs the verb; the exit code is 0 or says what was found.
 pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
-    match cli.verb {
+    let ended = match cli.verb {
         Verb::Run(args) => run::run(&args, cli.color),
         Verb::Events(args) => events::run(args, cli.color),
         Verb::Status(args) => status::run(&args, cli.color),
@@ -50,7 +53,9 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         Verb::Explain(args) => explain::run(&args, cli.color),
         Verb::Check(args) => check::run(args, cli.color),
         Verb::Doctor(args) => doctor::run(&args, cli.color),
-    }
+    };
+    logging::finish();
+    ended
 }
 
 /// The exit code that belongs to a failure.
@@ -108,14 +113,33 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
         .context("cannot start the async runtime")
 }
 
-/// How long a verb may take to end in order after a signal.
-const GRACE: Duration = Duration::from_secs(2);
+/// What becomes of a verb that does not end in order after a signal.
+#[derive(Clone, Copy, Debug)]
+struct Abandoned {
+    after: Duration,
+    code: u8,
+}
+
+impl Abandoned {
+    /// Every outlet has a second for its last words: something hangs.
+    const DAEMON: Self = Self {
+        after: Duration::from_secs(5),
+        code: FAILURE,
+    };
+    /// It is stuck in a write to a pipe that nobody reads, which is the reader's affair.
+    const PRINTER: Self = Self {
+        after: Duration::from_secs(1),
+        code: 0,
+    };
+}
 
 /// Ready at SIGINT, SIGTERM, or the end of `duration`. Call it inside the runtime.
 ///
-/// Ends the process some time after a signal where the verb does not: it may be stuck in a write
-/// to a pipe that nobody reads.
-fn stop_signal(duration: Option<Duration>) -> Result<impl Future<Output = ()>> {
+/// Ends the process some time after a signal where the verb does not.
+fn stop_signal(
+    duration: Option<Duration>,
+    abandoned: Abandoned,
+) -> Result<impl Future<Output = ()> + use<>> {
     let stopped = signalled()?;
     let guard = runtime()?;
     std::thread::Builder::new()
@@ -129,8 +153,8 @@ fn stop_signal(duration: Option<Duration>) -> Result<impl Future<Output = ()>> {
                 true
             });
             if is_stopped {
-                std::thread::sleep(GRACE);
-                abandon();
+                std::thread::sleep(abandoned.after);
+                abandon(abandoned.code);
             }
         })
         .context("cannot start the thread for signals")?;
@@ -149,7 +173,7 @@ fn stop_signal(duration: Option<Duration>) -> Result<impl Future<Output = ()>> {
 }
 
 /// Ready at SIGINT or SIGTERM.
-fn signalled() -> Result<impl Future<Output = ()>> {
+fn signalled() -> Result<impl Future<Output = ()> + use<>> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
     Ok(async move {
@@ -161,6 +185,7 @@ fn signalled() -> Result<impl Future<Output = ()>> {
 }
 
 #[expect(clippy::exit, reason = "the thread that should return is stuck")]
-fn abandon() {
-    std::process::exit(FAILURE.into());
+fn abandon(code: u8) {
+    logging::finish();
+    std::process::exit(code.into());
 }

@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 
 use super::source::Source;
-use super::{FAILURE, STDOUT, clock, logging, netns, runtime, stdout_style, stop_signal};
+use super::{
+    Abandoned, FAILURE, STDOUT, clock, logging, netns, runtime, stdout_style, stop_signal,
+};
 use crate::cli::{Color, Format, SeverityChoice, StuckArgs, StuckOrder};
 use crate::clock::{monotonic, nanoseconds};
 use crate::inventory::{Worker, wait};
@@ -152,7 +154,7 @@ fn watch(source: &mut Source, shown: &Shown<'_>, color: Color) -> Result<ExitCod
     // What is raised already comes first, as if it had just been.
     let mut known = None;
     runtime()?.block_on(async {
-        let stop = stop_signal(args.duration)?;
+        let stop = stop_signal(args.duration, Abandoned::PRINTER)?;
         tokio::pin!(stop);
         loop {
             let mut report = source.report(args.all && is_table, known.unwrap_or(u64::MAX))?;

@@ -56,7 +56,7 @@ fn merged_program(args: &ProgramArgs, file: &Daemon) -> Options {
 }
 
 /// What the daemon is told.
-pub(crate) fn daemon(args: &RunArgs, file: &File) -> daemon::Settings {
+pub(crate) fn daemon(args: &RunArgs, file: &File, log_dropped: fn() -> u64) -> daemon::Settings {
     let File {
         daemon,
         rules,
@@ -78,6 +78,7 @@ pub(crate) fn daemon(args: &RunArgs, file: &File) -> daemon::Settings {
             ..merged_program(&args.program, daemon)
         },
         rules: rules.clone(),
+        log_dropped,
         publish: Settings {
             http: match &*args.listen {
                 [] => outlets.http.clone(),

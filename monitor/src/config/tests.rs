@@ -33,6 +33,10 @@ const NO_FLAGS: RunArgs = RunArgs {
     },
 };
 
+fn no_log() -> u64 {
+    0
+}
+
 fn parsed(text: &str) -> File {
     parse(text.as_bytes()).unwrap_or_else(|flaw| panic!("{flaw:?} in\n{text}"))
 }
@@ -59,8 +63,8 @@ fn the_sample_is_what_the_code_does_without_it() {
     let sample = parsed(SAMPLE);
     assert_eq!(sample.rules, Rules::default());
     let (with, without) = (
-        daemon(&NO_FLAGS, &sample),
-        daemon(&NO_FLAGS, &File::default()),
+        daemon(&NO_FLAGS, &sample, no_log),
+        daemon(&NO_FLAGS, &File::default(), no_log),
     );
     assert_eq!(format!("{with:?}"), format!("{without:?}"));
     assert_eq!(control(None, &sample), control(None, &File::default()));
@@ -179,7 +183,7 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
         "daemon = { interval = '2s', transitions = true, log_format = 'json', walk_budget = '50%', \
          program_stats = true, control = '/x', program = 'classic', ring_size = 0x100000, bpf_log = 'warn' }",
     );
-    let settings = daemon(&NO_FLAGS, &file);
+    let settings = daemon(&NO_FLAGS, &file, no_log);
     assert_eq!(settings.interval, Duration::from_secs(2));
     assert_eq!(settings.summary_every, SUMMARY_EVERY);
     assert!(settings.measures_program && settings.logs_transitions);
@@ -196,7 +200,7 @@ fn flags_win_over_the_file_and_the_file_over_defaults() {
         log_format: Some(Format::Text),
         ..NO_FLAGS
     };
-    let settings = daemon(&flags, &file);
+    let settings = daemon(&flags, &file, no_log);
     assert_eq!(settings.interval, Duration::from_secs(3));
     assert!(!settings.measures_program && !settings.logs_transitions);
     assert_eq!(log_format(&flags, &file), Format::Text);

@@ -51,6 +51,8 @@ pub(crate) struct Settings {
     pub(crate) measures_program: bool,
     /// What counts as stuck.
     pub(crate) rules: Rules,
+    /// Lines of the log that were dropped so far.
+    pub(crate) log_dropped: fn() -> u64,
     /// What is told to whom.
     pub(crate) publish: publish::Settings,
 }

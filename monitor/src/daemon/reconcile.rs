@@ -77,6 +77,9 @@ pub(super) struct Reconciler {
     publisher: Rc<Publisher>,
     interval: Duration,
     summary_every: Duration,
+    log_dropped: fn() -> u64,
+    /// Lines of the log that were dropped, as the log has it.
+    told_dropped: u64,
     /// Who waits for a list of what is stuck while another is written: there is memory for one.
     waiting: Vec<(Wanted, Answer)>,
     /// What the log said last, and when.
@@ -114,6 +117,8 @@ impl Reconciler {
             publisher,
             interval: settings.interval,
             summary_every: settings.summary_every,
+            log_dropped: settings.log_dropped,
+            told_dropped: 0,
             waiting: Vec::new(),
             logged: (Counts::default(), None),
         }
@@ -209,8 +214,12 @@ impl Reconciler {
             .logged
             .1
             .is_none_or(|at| at.elapsed() >= self.summary_every);
-        if is_due && self.summary().sockets() != self.logged.0 {
-            self.log_summary("counts");
+        if is_due {
+            let summary = self.summary();
+            let has_dropped = summary.log_dropped > self.told_dropped;
+            if has_dropped || summary.sockets() != self.logged.0 {
+                self.log_summary("counts");
+            }
         }
         Ok(())
     }
@@ -292,14 +301,18 @@ impl Reconciler {
 
     pub(super) fn summary(&self) -> Summary {
         let live = self.live.borrow();
-        summarize(
+        let summary = summarize(
             &live.census,
             self.roster.known(),
             Source::Daemon,
             live.totals(),
             self.descriptors.latest(),
             |netns| self.watch.mptcp.counts(netns),
-        )
+        );
+        Summary {
+            log_dropped: (self.log_dropped)(),
+            ..summary
+        }
     }
 
     pub(super) fn log_summary(&mut self, message: &'static str) {
@@ -317,6 +330,16 @@ impl Reconciler {
             "{message}: {}",
             counts.join(" ")
         );
+        if summary.log_dropped > self.told_dropped {
+            let (total, before) = (summary.log_dropped, self.told_dropped);
+            let lines = total - before;
+            tracing::warn!(
+                lines,
+                total,
+                "log lines were dropped: who reads them is too slow"
+            );
+            self.told_dropped = total;
+        }
         self.logged = (sockets, Some(Instant::now()));
     }
 

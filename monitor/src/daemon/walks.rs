@@ -222,6 +222,7 @@ pub(crate) fn summarize(
     };
     Summary {
         source,
+        log_dropped: 0,
         namespaces: namespaces
             .iter()
             .map(|namespace| NamespaceSummary {

@@ -59,6 +59,7 @@ pub(super) fn summary() -> Summary {
     let mut ipv4 = counts(&[State::Listen, State::CloseWait]);
     ipv4.set(State::TimeWait, 131_072);
     Summary {
+        log_dropped: 0,
         source: Source::Daemon,
         namespaces: vec![
             NamespaceSummary {

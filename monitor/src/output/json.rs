@@ -153,6 +153,9 @@ struct Status {
     events: Events,
     /// Full sockets by which the counts were corrected.
     drift: u64,
+    /// Lines of the daemon's log that were dropped.
+    #[serde(default)]
+    log_lines_dropped: u64,
     census: Tally,
 }
 
@@ -269,6 +272,7 @@ impl From<&Summary> for Status {
                 ignored: summary.events.ignored,
             },
             drift: summary.tally.corrected,
+            log_lines_dropped: summary.log_dropped,
             census: summary.tally,
         }
     }
@@ -293,6 +297,7 @@ impl From<Status> for Summary {
             },
         };
         Self {
+            log_dropped: status.log_lines_dropped,
             source: match status.source {
                 Origin::Daemon => Source::Daemon,
                 Origin::Kernel => Source::Kernel,

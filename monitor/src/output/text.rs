@@ -231,6 +231,13 @@ pub(crate) fn write_status(
         "\nsource {source}; events {} received, {} lost; drift {drift}",
         events.received, events.lost
     )?;
+    if summary.log_dropped > 0 {
+        let dropped = summary.log_dropped;
+        writeln!(
+            out,
+            "{dropped} lines of the daemon's log were dropped: who reads its stderr is too slow"
+        )?;
+    }
     write_doubt(out, summary)
 }
 

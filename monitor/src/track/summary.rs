@@ -78,6 +78,8 @@ pub(crate) struct Summary {
     pub(crate) namespaces: Vec<NamespaceSummary>,
     pub(crate) events: EventTotals,
     pub(crate) tally: Tally,
+    /// Lines of the daemon's log that were dropped: who reads them is too slow.
+    pub(crate) log_dropped: u64,
 }
 
 impl Summary {

@@ -1,11 +1,14 @@
 //! The daemon's own life: older sockets, restarts, a second one, its end.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::Signal;
 
 use crate::harness::socket::{Pair, listen_in, read_end};
@@ -182,6 +185,66 @@ fn a_daemon_that_is_stopped_is_not_waited_for_long() {
     }
     daemon.signal(Signal::CONT);
     daemon.status("daemon");
+}
+
+/// A pipe that nobody reads until the test does.
+fn stalled(scratch: &Scratch) -> (PathBuf, File) {
+    let path = scratch.path("stalled");
+    mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
+    let both_ends = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .unwrap();
+    (path, both_ends)
+}
+
+#[test]
+fn a_log_that_nobody_reads_holds_up_nothing() {
+    let (scratch, netns) = (Scratch::new(), Netns::new());
+    let (path, reader) = stalled(&scratch);
+    let script = format!("exec \"$@\" 2>{}", path.display());
+    let mut daemon = Daemon::wrapped(&["sh", "-c", &script, "sh"], "--transitions");
+    let listener = listen_in(&netns, "127.0.0.1:0");
+    // Each logs about ten transitions; the pipe and the queue hold 4,500 lines.
+    for _ in 0..800 {
+        drop(Pair::new(&netns, &listener));
+    }
+    let status = daemon.status("daemon");
+    assert!(status.dropped_log_lines() > 100);
+    assert_eq!(status.lost_events(), 0);
+    assert_agrees(&daemon, &netns);
+    let began = Instant::now();
+    assert!(daemon.end(Signal::TERM).success());
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        began.elapsed()
+    );
+    drop(reader);
+}
+
+#[test]
+fn a_log_that_is_read_again_says_what_is_missing() {
+    let (scratch, netns) = (Scratch::new(), Netns::new());
+    let (path, reader) = stalled(&scratch);
+    let script = format!("exec \"$@\" 2>{}", path.display());
+    let arguments = "--transitions --summary-every 1s --log-format json";
+    let daemon = Daemon::wrapped(&["sh", "-c", &script, "sh"], arguments);
+    let listener = listen_in(&netns, "127.0.0.1:0");
+    for _ in 0..800 {
+        drop(Pair::new(&netns, &listener));
+    }
+    assert!(daemon.status("daemon").dropped_log_lines() > 100);
+    let mut told = BufReader::new(reader).lines().map(|line| {
+        // Each is whole.
+        serde_json::from_str::<serde_json::Value>(&line.unwrap()).unwrap()
+    });
+    let told = told.find(|line| {
+        let message = line["message"].as_str().unwrap_or_default();
+        message.starts_with("log lines were dropped")
+    });
+    assert!(told.unwrap()["total"].as_u64().unwrap() > 100);
 }
 
 /// `tcplinger` for somebody who is not root.

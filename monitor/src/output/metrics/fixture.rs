@@ -33,6 +33,7 @@ pub(super) fn busy() -> Sample {
         }
     });
     let summary = Summary {
+        log_dropped: 7,
         source: Source::Daemon,
         namespaces: namespaces.collect(),
         events: EventTotals {
@@ -187,6 +188,7 @@ fn owners(counts: Counts) -> Owners {
 pub(super) fn idle() -> Sample {
     Sample {
         summary: Summary {
+            log_dropped: 0,
             source: Source::Daemon,
             namespaces: Vec::new(),
             events: EventTotals::default(),

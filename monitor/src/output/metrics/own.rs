@@ -16,7 +16,7 @@ pub(super) const ONE: Family = Family {
 };
 
 /// Metrics of the daemon itself.
-pub(super) static OWN: [Family; 33] = [
+pub(super) static OWN: [Family; 34] = [
     Family {
         name: "tcplinger_events_received",
         kind: Counter,
@@ -274,6 +274,14 @@ pub(super) static OWN: [Family; 33] = [
         most: 4,
         otel: ("tcplinger.http.dropped_connections", "{connection}"),
         points: values::http_dropped,
+    },
+    Family {
+        name: "tcplinger_log_lines_dropped",
+        kind: Counter,
+        help: "Lines of the log that were dropped: who reads the daemon's stderr is too slow, or gone.",
+        otel: ("tcplinger.log_lines_dropped", "{line}"),
+        points: values::log_dropped,
+        ..ONE
     },
     Family {
         name: "tcplinger_exported",

@@ -206,6 +206,10 @@ pub(super) fn events_ignored(of: &Exposed<'_>, points: &mut Points) {
     put(points, [], of.sample.summary.events.ignored);
 }
 
+pub(super) fn log_dropped(of: &Exposed<'_>, points: &mut Points) {
+    put(points, [], of.sample.summary.log_dropped);
+}
+
 pub(super) fn drift(of: &Exposed<'_>, points: &mut Points) {
     put(points, [], of.sample.summary.tally.corrected);
 }

@@ -112,6 +112,12 @@ fn one_namespace_needs_no_second_table() {
     let text = shown(|out| write_status(out, Style::Plain, &one));
     assert!(text.starts_with("STATE") && !text.contains("NETNS"));
     assert!(text.ends_with("source kernel; events 1200 received, 3 lost; drift 2\n"));
+    one.log_dropped = 7;
+    assert!(
+        shown(|out| write_status(out, Style::Plain, &one))
+            .contains("\n7 lines of the daemon's log were dropped")
+    );
+    one.log_dropped = 0;
     one.namespaces.clear();
     assert_eq!(
         shown(|out| write_status(out, Style::Plain, &one))

@@ -115,6 +115,10 @@ impl Status {
         self.0["events"]["received"].as_u64().unwrap()
     }
 
+    pub(crate) fn dropped_log_lines(&self) -> u64 {
+        self.0["log_lines_dropped"].as_u64().unwrap()
+    }
+
     pub(crate) fn lost_events(&self) -> u64 {
         self.0["events"]["lost"].as_u64().unwrap()
     }

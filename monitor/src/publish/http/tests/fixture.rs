@@ -173,6 +173,7 @@ pub(super) fn sample() -> Sample {
         taken,
         realtime_minus_monotonic_ns: 1_767_323_045_000_000_000,
         summary: Summary {
+            log_dropped: 0,
             source: Source::Daemon,
             namespaces: vec![NamespaceSummary {
                 netns: 7,
