@@ -1,13 +1,18 @@
 //! `tcplinger run`: the daemon in the foreground.
 
+use std::convert::Infallible;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 
 use super::{Abandoned, NO_LOG, logging, runtime, stop_signal};
 use crate::cli::{Color, RunArgs};
+use crate::config::File;
 use crate::daemon::control::Claim;
+use crate::daemon::{NOT_RELOADED, Settings};
 use crate::publish::Publisher;
 use crate::{config, daemon, inventory, probe};
 
@@ -15,10 +20,11 @@ pub(super) fn run(args: &RunArgs, color: Color) -> Result<ExitCode> {
     daemon::keep_small();
     let runtime = runtime()?;
     // Before all else: a signal that comes early waits, where it would end the process.
-    let stop = {
+    let (stop, hangup) = {
         let _inside = runtime.enter();
         ignore_user_signals()?;
-        stop_signal(args.duration, Abandoned::DAEMON)?
+        let hangup = signal(SignalKind::hangup()).context("cannot handle SIGHUP")?;
+        (stop_signal(args.duration, Abandoned::DAEMON)?, hangup)
     };
     let file = config::load(args.config.as_deref())?;
     probe::ensure_privileged()?;
@@ -27,10 +33,48 @@ pub(super) fn run(args: &RunArgs, color: Color) -> Result<ExitCode> {
     logging::start_detached(config::log_format(args, &file), color).context(NO_LOG)?;
     inventory::raise_file_limit();
     let publisher = Publisher::start(&settings.publish)?;
-    let ended = runtime.block_on(daemon::run(settings, claim, publisher, stop));
+    let (sender, reloads) = mpsc::channel(1);
+    let ended = runtime.block_on(async {
+        tokio::select! {
+            ended = daemon::run(settings, claim, publisher, reloads, stop) => ended,
+            never = keep_reloading(args, &file, hangup, sender) => match never {},
+        }
+    });
     // An asker that takes its answer slowly does not hold up the end.
     runtime.shutdown_background();
     ended.map(|()| ExitCode::SUCCESS)
+}
+
+/// Reads the configuration again at each SIGHUP, and hands it on where it is good.
+async fn keep_reloading(
+    args: &RunArgs,
+    started: &File,
+    mut hangup: Signal,
+    settings: mpsc::Sender<Settings>,
+) -> Infallible {
+    loop {
+        if hangup.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+        let path = args.config.clone();
+        // A disk may be slow.
+        let loaded = spawn_blocking(move || config::load(path.as_deref())).await;
+        match loaded
+            .map_err(anyhow::Error::from)
+            .and_then(|loaded| Ok(loaded?))
+        {
+            Ok(file) => {
+                for key in config::fixed_changes(args, started, &file) {
+                    tracing::warn!("[daemon] {key} has changed; that takes a restart");
+                }
+                // Fails only where the daemon ends.
+                let _ = settings
+                    .send(config::daemon(args, &file, logging::dropped))
+                    .await;
+            }
+            Err(error) => tracing::error!("{error}; {NOT_RELOADED}"),
+        }
+    }
 }
 
 /// They mean nothing here, and would end the process.

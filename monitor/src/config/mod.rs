@@ -89,6 +89,37 @@ pub(crate) fn daemon(args: &RunArgs, file: &File, log_dropped: fn() -> u64) -> d
     }
 }
 
+/// The keys of `[daemon]` that differ from what a daemon was started with, and that it cannot take
+/// over while it runs.
+pub(crate) fn fixed_changes(args: &RunArgs, started: &File, now: &File) -> Vec<&'static str> {
+    let no_log = || 0;
+    let [old, new] = [started, now].map(|file| daemon(args, file, no_log));
+    let [old_control, new_control] =
+        [started, now].map(|file| control(args.control.as_deref(), file));
+    let share = |settings: &daemon::Settings| settings.walk_share.to_bits();
+    [
+        ("control", old_control != new_control),
+        (
+            "log_format",
+            log_format(args, started) != log_format(args, now),
+        ),
+        ("walk_budget", share(&old) != share(&new)),
+        (
+            "program_stats",
+            old.measures_program != new.measures_program,
+        ),
+        ("program", old.program.attach != new.program.attach),
+        (
+            "ring_size",
+            old.program.ring_bytes != new.program.ring_bytes,
+        ),
+        ("bpf_log", old.program.log != new.program.log),
+    ]
+    .into_iter()
+    .filter_map(|(key, has_changed)| has_changed.then_some(key))
+    .collect()
+}
+
 /// Where the daemon answers, or is asked.
 pub(crate) fn control(flag: Option<&Path>, file: &File) -> PathBuf {
     let path = flag.or(file.daemon.control.as_deref());

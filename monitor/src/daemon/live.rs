@@ -202,6 +202,11 @@ impl Live {
         self.noted_lost = total;
     }
 
+    /// Whether every transition is logged.
+    pub(super) const fn set_logs_transitions(&mut self, logs_transitions: bool) {
+        self.logs_transitions = logs_transitions;
+    }
+
     /// Whether the events keep the lingering table, or only surveys do.
     pub(super) fn is_identifying(&self) -> bool {
         self.probe.capabilities().is_identifying

@@ -35,6 +35,9 @@ use control::Claim;
 use live::Live;
 use reconcile::Reconciler;
 
+/// What follows the reason why a configuration is not reloaded.
+pub(crate) const NOT_RELOADED: &str = "nothing is reloaded: the old configuration stays in force";
+
 /// What the daemon is told.
 #[derive(Debug)]
 pub(crate) struct Settings {
@@ -57,7 +60,8 @@ pub(crate) struct Settings {
     pub(crate) publish: publish::Settings,
 }
 
-/// Runs until `stop` is ready; ends with a last summary in the log.
+/// Runs until `stop` is ready; ends with a last summary in the log. Settings that come meanwhile take
+/// the place of those in force, but for how the program is loaded and what walks may take.
 ///
 /// # Errors
 /// The program cannot be attached, or the first look at the namespaces fails.
@@ -65,6 +69,7 @@ pub(crate) async fn run(
     settings: Settings,
     claim: Claim,
     publisher: Publisher,
+    reloads: mpsc::Receiver<Settings>,
     stop: impl Future<Output = ()>,
 ) -> Result<()> {
     let mut probe = Probe::attach(&settings.program)?;
@@ -97,7 +102,7 @@ pub(crate) async fn run(
         let listener = claim.listen()?;
         tracing::info!(control = %claim.path().display(), "listening");
         tokio::select! {
-            ended = reconciler.run(requests) => ended,
+            ended = reconciler.run(requests, reloads) => ended,
             () = control::serve(listener, askers) => Ok(()),
         }
     };

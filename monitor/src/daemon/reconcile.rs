@@ -11,7 +11,6 @@ use anyhow::{Context as _, Result};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
-use super::Settings;
 use super::control::{Asker, Question as Asked, Reply as Answer};
 use super::descriptors::DescriptorWatch;
 use super::live::Live;
@@ -22,6 +21,7 @@ use super::sampler::Sampler;
 use super::wakeups::Ticker;
 use super::walks::{Walker, seen, summarize};
 use super::watch::{Wanted, Watch};
+use super::{NOT_RELOADED, Settings};
 use crate::clock::{monotonic, nanoseconds};
 use crate::inventory::{Error, Namespace, Worker};
 use crate::output::json;
@@ -144,9 +144,12 @@ impl Reconciler {
     ///
     /// # Errors
     /// The inventory thread is gone.
-    pub(super) async fn run(&mut self, mut requests: mpsc::Receiver<Asker>) -> Result<()> {
-        // One timer for both: at rest it is all that wakes the daemon.
-        let ticks = Ticker::new(self.interval.min(SAMPLE_EVERY)).context("cannot set a timer")?;
+    pub(super) async fn run(
+        &mut self,
+        mut requests: mpsc::Receiver<Asker>,
+        mut reloads: mpsc::Receiver<Settings>,
+    ) -> Result<()> {
+        let mut ticks = self.ticks()?;
         let mut began: Option<Instant> = None;
         let (live, sampler) = (Rc::clone(&self.live), Rc::clone(&self.sampler));
         let publisher = Rc::clone(&self.publisher);
@@ -156,6 +159,11 @@ impl Reconciler {
             tokio::select! {
                 biased;
                 Some(asker) = requests.recv() => askers.push(asker),
+                Some(settings) = reloads.recv() => {
+                    if self.reload(settings) {
+                        ticks = self.ticks()?;
+                    }
+                }
                 () = publisher.asked_for_fresh() => {
                     if last_sample.elapsed() >= REFRESH_EVERY {
                         self.refresh().await?;
@@ -186,6 +194,27 @@ impl Reconciler {
                 last_sample = Instant::now();
             }
         }
+    }
+
+    /// One timer for rounds and samples: at rest it is all that wakes the daemon.
+    fn ticks(&self) -> Result<Ticker> {
+        Ticker::new(self.interval.min(SAMPLE_EVERY)).context("cannot set a timer")
+    }
+
+    /// Takes over other settings as a whole, or not at all: then the log says why.
+    fn reload(&mut self, settings: Settings) -> bool {
+        if let Err(error) = self.publisher.reload(&settings.publish) {
+            tracing::error!("{error}; {NOT_RELOADED}");
+            return false;
+        }
+        self.interval = settings.interval;
+        self.summary_every = settings.summary_every;
+        let mut live = self.live.borrow_mut();
+        live.set_logs_transitions(settings.logs_transitions);
+        drop(live);
+        self.watch.set_rules(settings.rules);
+        tracing::info!("the configuration is reloaded");
+        true
     }
 
     /// A round, and the answers to those who asked.

@@ -61,6 +61,8 @@ pub(super) struct Watch {
     leaders: Vec<u32>,
     /// CPU time of all looks so far.
     spent: Duration,
+    /// The rules have changed since the last look: every namespace needs one.
+    is_unjudged: bool,
     /// Of its own: the counts must not eat up what verdicts need.
     budget: Budget,
     /// Of its own: what nobody may need must not delay a verdict.
@@ -108,6 +110,7 @@ impl Watch {
             scan: Scan::default(),
             leaders: Vec::new(),
             spent: Duration::ZERO,
+            is_unjudged: false,
             budget: Budget::new(settings.walk_share, monotonic()),
             leaders_budget: Budget::new(settings.walk_share, monotonic()),
             looked: BTreeMap::new(),
@@ -118,6 +121,20 @@ impl Watch {
             logged: 0,
             dropped: [0; 2],
         }
+    }
+
+    /// Judges by these rules from now on. What they no longer name is over with the next look.
+    pub(super) fn set_rules(&mut self, rules: Rules) {
+        if *self.rules == rules {
+            return;
+        }
+        if self.rules.leak != rules.leak {
+            // Its samples are of another window.
+            self.leaks = LeakDetector::new(rules.leak);
+        }
+        self.rules = Arc::new(rules);
+        self.is_unjudged = true;
+        self.judge_ports(monotonic());
     }
 
     /// One round, for somebody who waits or not: cheap where nothing has become due, within the budget where something has.
@@ -176,6 +193,7 @@ impl Watch {
                 self.look_at_ports(walker, &crowded, Pays::Budget).await?;
             } else if !is_ports_turn && !due.is_empty() && self.budget.allows(now) {
                 self.look(walker, &due, Pays::Budget).await?;
+                self.is_unjudged = false;
             }
         }
         if !self.is_shown() {
@@ -379,6 +397,10 @@ impl Watch {
             if self.has_aged_mptcp(netns, looked(netns), now) {
                 due.insert(netns);
             }
+        }
+        if self.is_unjudged {
+            due.extend(&self.scan.namespaces);
+            due.extend(self.board.raised().map(|finding| finding.netns));
         }
         again.retain(|netns| now.saturating_sub(looked(*netns)) >= LOOK_AGAIN);
         due.append(&mut again);

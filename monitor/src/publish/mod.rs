@@ -4,6 +4,7 @@
 //! daemon up, and what an outlet is too slow for is dropped and counted.
 
 mod backlog;
+mod files;
 mod findings;
 mod history;
 mod http;
@@ -12,22 +13,24 @@ mod places;
 mod shared;
 mod threads;
 
-use std::fs::{File, OpenOptions};
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::fs::OFlags;
 use thiserror::Error as ThisError;
 
 use crate::track::stuck::Notice;
 use crate::track::{Sample, Sink};
+use files::{Stamp, stamps};
 pub(crate) use places::{Place, Places};
 use shared::Shared;
-use threads::Threads;
+use threads::Outlet;
+
+/// For the last words of every outlet together.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where to publish what.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -102,32 +105,22 @@ pub(crate) enum Error {
     #[error("cannot write findings to {}: {why}", path.display())]
     FindingsFile { path: PathBuf, why: String },
     #[error("cannot start a thread to publish: {0}; look at ulimit -u")]
-    Thread(io::Error),
-}
-
-/// Opens a regular file: a pipe that nobody writes to must not hold up who opens it.
-fn open_regular(path: &Path) -> io::Result<File> {
-    let flags = OFlags::NONBLOCK.bits().cast_signed();
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags)
-        .open(path)?;
-    if file.metadata()?.is_file() {
-        Ok(file)
-    } else {
-        Err(io::Error::other("that is no regular file"))
-    }
+    Thread(#[from] io::Error),
 }
 
 /// The outlets, at work.
 #[derive(Debug)]
 pub(crate) struct Publisher {
     shared: Arc<Shared>,
-    /// That take every notice.
-    sinks: Vec<Sink>,
-    threads: Threads,
-    /// Ends when it is dropped.
-    _http: Option<http::Server>,
+    outlets: RefCell<Open>,
+}
+
+/// What is open, each with what it was opened with.
+#[derive(Debug, Default)]
+struct Open {
+    otlp: Option<(Otlp, Vec<Option<Stamp>>, Outlet)>,
+    findings: Option<(Findings, Outlet)>,
+    http: Option<http::Serving>,
 }
 
 impl Publisher {
@@ -136,28 +129,78 @@ impl Publisher {
     /// # Errors
     /// One that was asked for cannot be opened.
     pub(crate) fn start(settings: &Settings) -> Result<Self, Error> {
-        let shared = Arc::new(Shared::new());
-        let mut threads = Threads::default();
-        let mut sinks = Vec::new();
-        if let Some(settings) = &settings.otlp {
-            otlp::start(settings, &shared, &mut threads)?;
-            sinks.push(Sink::OtlpLogs);
+        let publisher = Self {
+            shared: Arc::new(Shared::new()),
+            outlets: RefCell::default(),
+        };
+        publisher.reload(settings)?;
+        Ok(publisher)
+    }
+
+    /// Opens what is new or has changed, and then ends what was there in its place. An outlet that
+    /// would be opened as it is stays.
+    ///
+    /// # Errors
+    /// One that is asked for cannot be opened: all stays as it was.
+    pub(crate) fn reload(&self, settings: &Settings) -> Result<(), Error> {
+        let mut outlets = self.outlets.borrow_mut();
+        let otlp = match &settings.otlp {
+            Some(wanted) => {
+                let found = stamps(wanted.tls_ca.as_slice());
+                let is_same = |(settings, stamps, _): &(Otlp, Vec<Option<Stamp>>, Outlet)| {
+                    settings == wanted && *stamps == found
+                };
+                if outlets.otlp.as_ref().is_some_and(is_same) {
+                    None
+                } else {
+                    let outlet = otlp::start(wanted, &self.shared)?;
+                    Some(Some((wanted.clone(), found, outlet)))
+                }
+            }
+            None => Some(None),
+        };
+        let findings = match &settings.findings {
+            Some(wanted) => match &outlets.findings {
+                Some((settings, _)) if settings == wanted => None,
+                _ => {
+                    let outlet = findings::start(wanted, &self.shared)?;
+                    Some(Some((wanted.clone(), outlet)))
+                }
+            },
+            None => Some(None),
+        };
+        let http = match &outlets.http {
+            Some(serving) if serving.is_as(&settings.http) => None,
+            serving => {
+                let serving = http::Serving::start(&settings.http, &self.shared, serving.as_ref())?;
+                Some(serving)
+            }
+        };
+        // Nothing can fail any more. No notice is announced meanwhile: what was there before has all
+        // that came so far, and what is new all that comes.
+        if let Some(otlp) = otlp {
+            outlets.otlp = otlp;
         }
-        if let Some(settings) = &settings.findings {
-            findings::start(settings, &shared, &mut threads)?;
-            sinks.push(Sink::Findings);
+        if let Some(findings) = findings {
+            outlets.findings = findings;
         }
-        Ok(Self {
-            _http: http::Server::start(&settings.http, &shared)?,
-            shared,
-            sinks,
-            threads,
-        })
+        if let Some(http) = http {
+            http::Serving::end(std::mem::replace(&mut outlets.http, http));
+        }
+        Ok(())
     }
 
     /// Lets the outlets say their last words, for a second at most.
     pub(crate) fn finish(&self) {
-        if !self.threads.end() {
+        let outlets = self.outlets.borrow();
+        let otlp = outlets.otlp.iter().map(|(.., outlet)| outlet);
+        let findings = outlets.findings.iter().map(|(_, outlet)| outlet);
+        let pushing: Vec<&Outlet> = otlp.chain(findings).collect();
+        for outlet in &pushing {
+            outlet.stop();
+        }
+        let deadline = Instant::now() + PATIENCE;
+        if !pushing.iter().all(|outlet| outlet.has_ended_by(deadline)) {
             tracing::warn!("an outlet hangs: what it had not told yet is lost");
         }
     }
@@ -174,7 +217,11 @@ impl Publisher {
 
     /// So many notices were gone before they could be announced.
     pub(crate) fn note_missed(&self, missed: u64) {
-        self.shared.note_missed(&self.sinks, missed);
+        let outlets = self.outlets.borrow();
+        let otlp = outlets.otlp.is_some().then_some(Sink::OtlpLogs);
+        let findings = outlets.findings.is_some().then_some(Sink::Findings);
+        let sinks: Vec<Sink> = otlp.into_iter().chain(findings).collect();
+        self.shared.note_missed(&sinks, missed);
     }
 
     /// Waits until an outlet wants figures that are newer than the latest.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::timeout;
@@ -32,6 +32,8 @@ pub(super) struct Shared {
     drained_ns: AtomicU64,
     /// Somebody waits for figures that are newer than the latest.
     wanted: Notify,
+    /// When the counters began.
+    pub(super) started_unix_ns: u64,
     pub(super) tallies: Tallies,
 }
 
@@ -66,6 +68,7 @@ impl Shared {
             history: Mutex::default(),
             drained_ns: AtomicU64::new(0),
             wanted: Notify::new(),
+            started_unix_ns: unix_ns(),
             tallies: Tallies::default(),
         }
     }
@@ -196,6 +199,12 @@ impl Tallies {
             exposition_bytes: self.exposition_bytes.load(Ordering::Relaxed),
         }
     }
+}
+
+/// Nanoseconds since the epoch; until 2554.
+pub(super) fn unix_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    u64::try_from(since.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -6,47 +6,47 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-/// For the last words of every outlet together.
-const PATIENCE: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(5);
 
-/// True once the daemon ends.
+/// Turns true, or is closed, once the outlet is to end.
 pub(super) type Stop = watch::Receiver<bool>;
 
-#[derive(Debug, Default)]
-pub(super) struct Threads {
+/// An outlet on a thread of its own. Dropped, it ends when it has said its last words.
+#[derive(Debug)]
+pub(super) struct Outlet {
     stop: watch::Sender<bool>,
-    running: Vec<JoinHandle<()>>,
+    thread: JoinHandle<()>,
 }
 
-impl Threads {
-    pub(super) fn stop(&self) -> Stop {
-        self.stop.subscribe()
-    }
-
+impl Outlet {
+    /// Starts what `make` makes.
+    ///
     /// # Errors
-    /// The system has no room for another thread.
-    pub(super) fn start(
-        &mut self,
+    /// Those of `make`, or the system has no room for another thread.
+    pub(super) fn start<E: From<io::Error>, Run: FnOnce() + Send + 'static>(
         name: &str,
-        outlet: impl FnOnce() + Send + 'static,
-    ) -> io::Result<()> {
+        make: impl FnOnce(Stop) -> Result<Run, E>,
+    ) -> Result<Self, E> {
+        let (stop, stopped) = watch::channel(false);
+        let outlet = make(stopped)?;
         let thread = Builder::new().name(name.to_owned()).spawn(outlet)?;
-        self.running.push(thread);
-        Ok(())
+        Ok(Self { stop, thread })
     }
 
-    /// Asks every thread to end and waits a moment; whether all have. One that hangs in a write does
-    /// not end, and dies with the process.
-    pub(super) fn end(&self) -> bool {
+    /// Asks it to end.
+    pub(super) fn stop(&self) {
         self.stop.send_replace(true);
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let has_ended = self.running.iter().all(JoinHandle::is_finished);
-            if has_ended || Instant::now() >= deadline {
-                return has_ended;
+    }
+
+    /// Waits for its end; whether it has come. One that hangs in a write does not end, and dies with
+    /// the process.
+    pub(super) fn has_ended_by(&self, deadline: Instant) -> bool {
+        while !self.thread.is_finished() {
+            if Instant::now() >= deadline {
+                return false;
             }
             thread::sleep(LOOK);
         }
+        true
     }
 }

@@ -36,6 +36,7 @@ mod page;
 mod pressure;
 mod prometheus;
 mod push;
+mod reload;
 mod rules;
 mod servers;
 mod storm;

@@ -159,7 +159,7 @@ mod tests {
         let began = Instant::now();
         let refused = greet(&path).unwrap_err();
         let took = began.elapsed();
-        std::fs::remove_file(&path).unwrap();
+        fs::remove_file(&path).unwrap();
         drop(listener);
         assert!(took >= PATIENCE && took < 2 * PATIENCE, "{took:?}");
         let pid = std::process::id();

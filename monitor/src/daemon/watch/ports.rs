@@ -63,14 +63,18 @@ impl Watch {
                 Err(error) => tracing::debug!("cannot survey its ports: {error}"),
             }
         }
-        let now = monotonic();
+        self.judge_ports(monotonic());
+        Ok(())
+    }
+
+    /// Holds what is known of the ports to the rules.
+    pub(super) fn judge_ports(&mut self, now: Duration) {
         let findings = self.pressure.findings(&self.rules.ports, now);
         self.board
             .update_with(nanoseconds(now), &findings, |finding| {
                 finding.state == State::TimeWait
             });
         self.ports = Arc::new(self.pressure.report(&self.rules.ports));
-        Ok(())
     }
 
     /// Looks at the ports of one of the namespaces with most sockets, for those who want to see how

@@ -15,7 +15,7 @@ use rustix::io::retry_on_intr;
 
 use super::backlog::Backlog;
 use super::shared::Shared;
-use super::threads::Threads;
+use super::threads::Outlet;
 use super::{Error, Findings};
 use crate::output::json;
 use crate::track::Sink;
@@ -46,11 +46,7 @@ struct Writer {
 ///
 /// # Errors
 /// The file cannot be opened.
-pub(super) fn start(
-    settings: &Findings,
-    shared: &Arc<Shared>,
-    threads: &mut Threads,
-) -> Result<(), Error> {
+pub(super) fn start(settings: &Findings, shared: &Arc<Shared>) -> Result<Outlet, Error> {
     let target = match &settings.path {
         None => Target::Stdout,
         Some(path) => {
@@ -61,16 +57,17 @@ pub(super) fn start(
             })?)
         }
     };
-    let writer = Writer {
-        backlog: Backlog::new(shared.notices(), threads.stop()).map_err(Error::Thread)?,
-        shared: Arc::clone(shared),
-        target,
-        line: Vec::new(),
-        is_in_trouble: false,
-        dropped: 0,
-    };
-    let started = threads.start("findings", move || writer.run());
-    started.map_err(Error::Thread)
+    Outlet::start("findings", |stop| {
+        let writer = Writer {
+            backlog: Backlog::new(shared.notices(), stop)?,
+            shared: Arc::clone(shared),
+            target,
+            line: Vec::new(),
+            is_in_trouble: false,
+            dropped: 0,
+        };
+        Ok(move || writer.run())
+    })
 }
 
 /// Why a file cannot be opened, and what to do.

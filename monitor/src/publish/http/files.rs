@@ -1,7 +1,6 @@
 //! Files that are read again when they change: tokens and certificates are renewed while the daemon
 //! runs.
 
-use std::fs::Metadata;
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -9,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Error;
-use crate::publish::open_regular;
+use crate::publish::files::{Stamp, open_regular, stamps};
 
 /// Between two looks at the files.
 const CHECK_EVERY: Duration = Duration::from_secs(10);
@@ -27,29 +26,6 @@ pub(super) struct Watched<T> {
     /// At the last look.
     is_unreadable: bool,
     checked: Instant,
-}
-
-/// Changes when a file is written or replaced.
-#[derive(Debug, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    length: u64,
-    /// Seconds and nanoseconds; a rename keeps the first and changes the second.
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl From<Metadata> for Stamp {
-    fn from(file: Metadata) -> Self {
-        Self {
-            device: file.dev(),
-            inode: file.ino(),
-            length: file.len(),
-            modified: (file.mtime(), file.mtime_nsec()),
-            changed: (file.ctime(), file.ctime_nsec()),
-        }
-    }
 }
 
 impl<T> Watched<T> {
@@ -104,11 +80,6 @@ impl<T> Watched<T> {
             Err(error) => tracing::warn!("{error}; what was there before stays in use"),
         }
     }
-}
-
-fn stamps(paths: &[PathBuf]) -> Vec<Option<Stamp>> {
-    let stamp = |path: &PathBuf| path.metadata().ok().map(Stamp::from);
-    paths.iter().map(stamp).collect()
 }
 
 /// The bytes of a file that `is_secret` or not. Others who may read a secret are worth a word.

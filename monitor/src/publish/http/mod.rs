@@ -15,17 +15,20 @@ mod tls;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::process::setpriority_process;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::Http;
+use super::files::{Stamp, stamps};
 use super::places::Places;
 use super::shared::Shared;
 use accept::Gate;
@@ -50,31 +53,112 @@ pub(super) struct Server {
     thread: Option<JoinHandle<()>>,
 }
 
-impl Server {
-    /// Listens; None where there is nothing to listen at.
+/// The server, and what it was started with.
+#[derive(Debug)]
+pub(super) struct Serving {
+    settings: Http,
+    /// Of the files that the settings name.
+    stamps: Vec<Option<Stamp>>,
+    listeners: Vec<Listener>,
+    _server: Server,
+}
+
+#[derive(Debug)]
+struct Listener {
+    /// The address that was asked for; its port may be 0.
+    asked: SocketAddr,
+    bound: SocketAddr,
+    socket: TcpListener,
+}
+
+impl Listener {
+    fn open(address: SocketAddr) -> Result<Self, Error> {
+        let socket = listen::open(address)?;
+        Ok(Self {
+            asked: address,
+            bound: socket.local_addr().unwrap_or(address),
+            socket,
+        })
+    }
+
+    /// The same socket once more.
+    fn again(&self) -> Result<Self, Error> {
+        Ok(Self {
+            asked: self.asked,
+            bound: self.bound,
+            socket: self.socket.try_clone().map_err(|error| {
+                let errno = Errno::from_io_error(&error).unwrap_or(Errno::MFILE);
+                Error::listening(self.asked, errno)
+            })?,
+        })
+    }
+}
+
+impl Serving {
+    /// Listens; None where there is nothing to listen at. The listeners of a server that was there
+    /// `before` are kept.
     ///
     /// # Errors
     /// An address that was asked for cannot be had, or a file is no good.
-    pub(super) fn start(settings: &Http, shared: &Arc<Shared>) -> Result<Option<Self>, Error> {
+    pub(super) fn start(
+        settings: &Http,
+        shared: &Arc<Shared>,
+        before: Option<&Self>,
+    ) -> Result<Option<Self>, Error> {
         if settings.listen.is_empty() {
             return Ok(None);
         }
+        // Before the reading: what changes in between is seen as a change.
+        let stamps = stamps(&paths(settings));
         let now = Instant::now();
         let admission = Admission::new(settings.bearer_token_file.as_deref(), now)?;
         let tls = match &settings.tls {
             Some((certificate, key)) => Some(Tls::new(certificate, key, now)?),
             None => None,
         };
-        let listeners = open(settings)?;
+        let listeners = open(settings, before)?;
         if listeners.is_empty() {
             return Ok(None);
         }
-        for (_, address) in &listeners {
-            announce(*address, admission.has_token(), tls.is_some());
+        for listener in &listeners {
+            announce(listener.bound, admission.has_token(), tls.is_some());
         }
-        Self::serve(listeners, admission, tls, shared).map(Some)
+        let sockets: Result<_, Error> = listeners
+            .iter()
+            .map(|listener| Ok((listener.again()?.socket, listener.bound)))
+            .collect();
+        Ok(Some(Self {
+            settings: settings.clone(),
+            stamps,
+            listeners,
+            _server: Server::serve(sockets?, admission, tls, shared)?,
+        }))
     }
 
+    /// Whether another start with these settings would change nothing.
+    pub(super) fn is_as(&self, settings: &Http) -> bool {
+        self.settings == *settings && self.stamps == stamps(&paths(settings))
+    }
+
+    /// Ends one that another has taken the place of, without waiting for its clients.
+    pub(super) fn end(serving: Option<Self>) {
+        // Where no thread is left it ends here.
+        let _ = thread::Builder::new().spawn(move || drop(serving));
+    }
+}
+
+/// The files that the settings name.
+fn paths(settings: &Http) -> Vec<PathBuf> {
+    let tls = settings.tls.iter().flat_map(|(chain, key)| [chain, key]);
+    settings
+        .bearer_token_file
+        .iter()
+        .chain(tls)
+        .cloned()
+        .collect()
+}
+
+impl Server {
     fn serve(
         listeners: Vec<(TcpListener, SocketAddr)>,
         admission: Admission,
@@ -116,15 +200,17 @@ impl Drop for Server {
     }
 }
 
-/// The listeners, and where they are. Where nobody asked for them they may be missing.
-fn open(settings: &Http) -> Result<Vec<(TcpListener, SocketAddr)>, Error> {
+/// The listeners. Where nobody asked for them they may be missing.
+fn open(settings: &Http, before: Option<&Serving>) -> Result<Vec<Listener>, Error> {
+    let kept = before.map_or(&[][..], |before| &before.listeners);
     let mut listeners = Vec::new();
     for address in &settings.listen {
-        match listen::open(*address) {
-            Ok(listener) => {
-                let bound = listener.local_addr();
-                listeners.push((listener, bound.unwrap_or(*address)));
-            }
+        let opened = match kept.iter().find(|kept| kept.asked == *address) {
+            Some(kept) => kept.again(),
+            None => Listener::open(*address),
+        };
+        match opened {
+            Ok(listener) => listeners.push(listener),
             Err(error) if settings.is_default => {
                 tracing::warn!("{error}; going on without metrics and page over HTTP");
             }

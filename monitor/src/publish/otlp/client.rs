@@ -16,7 +16,8 @@ use ureq::{Agent, Body};
 
 use super::lane::Verdict;
 use crate::output::otlp::{Partial, refusal};
-use crate::publish::{Error, Otlp, open_regular};
+use crate::publish::files::open_regular;
+use crate::publish::{Error, Otlp};
 
 /// Bytes of an answer that are read.
 const LONGEST_ANSWER: u64 = 1 << 16;

@@ -8,11 +8,11 @@ mod client;
 mod lane;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::backlog::Backlog;
-use super::shared::Shared;
-use super::threads::Threads;
+use super::shared::{Shared, unix_ns};
+use super::threads::Outlet;
 use super::{Error, Otlp};
 use crate::output::metrics::{Exposed, otlp as metrics};
 use crate::output::otlp::{self as format, Partial};
@@ -36,8 +36,6 @@ pub(super) struct Exporter {
     client: Client,
     interval: Duration,
     host: String,
-    /// When the counters began.
-    started_unix_ns: u64,
     metrics: Lane,
     metrics_due: Instant,
     /// When the figures that were taken last were of (`CLOCK_MONOTONIC`).
@@ -52,28 +50,26 @@ pub(super) struct Exporter {
 ///
 /// # Errors
 /// The settings do not hold: the token or the authorities cannot be read.
-pub(super) fn start(
-    settings: &Otlp,
-    shared: &Arc<Shared>,
-    threads: &mut Threads,
-) -> Result<(), Error> {
+pub(super) fn start(settings: &Otlp, shared: &Arc<Shared>) -> Result<Outlet, Error> {
     let uname = rustix::system::uname();
-    let exporter = Exporter {
-        client: Client::new(settings)?,
-        interval: settings.interval,
-        host: uname.nodename().to_string_lossy().into_owned(),
-        started_unix_ns: unix_ns(),
-        metrics: Lane::new(Sink::OtlpMetrics, &settings.endpoint),
-        metrics_due: Instant::now(),
-        pushed: None,
-        logs: Lane::new(Sink::OtlpLogs, &settings.endpoint),
-        backlog: Backlog::new(shared.notices(), threads.stop()).map_err(Error::Thread)?,
-        waiting_since: None,
-        shared: Arc::clone(shared),
+    let make = |stop| {
+        let exporter = Exporter {
+            client: Client::new(settings)?,
+            interval: settings.interval,
+            host: uname.nodename().to_string_lossy().into_owned(),
+            metrics: Lane::new(Sink::OtlpMetrics, &settings.endpoint),
+            metrics_due: Instant::now(),
+            pushed: None,
+            logs: Lane::new(Sink::OtlpLogs, &settings.endpoint),
+            backlog: Backlog::new(shared.notices(), stop)?,
+            waiting_since: None,
+            shared: Arc::clone(shared),
+        };
+        Ok::<_, Error>(move || exporter.run())
     };
+    let outlet = Outlet::start("otlp", make)?;
     tracing::info!(endpoint = settings.endpoint, "pushing by OTLP");
-    let started = threads.start("otlp", move || exporter.run());
-    started.map_err(Error::Thread)
+    Ok(outlet)
 }
 
 impl Exporter {
@@ -163,7 +159,7 @@ impl Exporter {
             outlets: &self.shared.tallies.outlets(),
         };
         let resource = format::resource(&self.host);
-        let request = metrics::export_request(exposed, resource, self.started_unix_ns);
+        let request = metrics::export_request(exposed, resource, self.shared.started_unix_ns);
         let body = format::encode(&request);
         let answer = self
             .client
@@ -202,10 +198,4 @@ impl Exporter {
             self.push_metrics(timeout);
         }
     }
-}
-
-/// Nanoseconds since the epoch; until 2554.
-fn unix_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    u64::try_from(since.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
 }
