@@ -48,6 +48,10 @@ pub(crate) struct RunArgs {
     /// Control socket, where the other verbs ask [default: /run/tcplinger.sock]
     #[arg(long, value_name = "PATH", value_parser = value::path)]
     pub(crate) control: Option<PathBuf>,
+    /// Group whose members may ask at the control socket and see what the default address shows, by name
+    /// or number [default: root alone]
+    #[arg(long, value_name = "GROUP", value_parser = value::group)]
+    pub(crate) group: Option<String>,
     /// Address for metrics, page and API over HTTP, or `off`; may be given more than once
     /// [default: 127.0.0.1:9817]
     #[arg(long, value_name = "ADDRESS", value_parser = value::listen)]

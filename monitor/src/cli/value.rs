@@ -365,6 +365,14 @@ pub(crate) fn path(text: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(text))
 }
 
+/// A group: its name, or its number.
+pub(crate) fn group(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains([':', ',', '\n', '\0']) {
+        return Err("not a group; give its name or its number".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 /// A namespace: digits are an inode number, all else a name.
 pub(crate) fn netns(text: &str) -> Result<Netns, String> {
     let example =

@@ -68,11 +68,18 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
                 Kind::Other => FAILURE,
             });
         }
-        if cause.is::<config::Error>() {
-            return Some(WRONG_USAGE);
+        if let Some(error) = cause.downcast_ref::<config::Error>() {
+            let code = if error.is_missing_privilege() {
+                NO_PRIVILEGE
+            } else {
+                WRONG_USAGE
+            };
+            return Some(code);
         }
-        if let Some(control::Error::NoRight { .. }) = cause.downcast_ref() {
-            return Some(NO_PRIVILEGE);
+        match cause.downcast_ref() {
+            Some(control::Error::NoRight { .. }) => return Some(NO_PRIVILEGE),
+            Some(control::Error::NoGroup { .. }) => return Some(WRONG_USAGE),
+            _ => {}
         }
         let error = cause.downcast_ref::<inventory::Error>()?;
         error.is_missing_privilege().then_some(NO_PRIVILEGE)

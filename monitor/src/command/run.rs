@@ -1,9 +1,11 @@
 //! `tcplinger run`: the daemon in the foreground.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
+use rustix::process::geteuid;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -11,9 +13,9 @@ use tokio::task::spawn_blocking;
 use super::{Abandoned, NO_LOG, logging, runtime, stop_signal};
 use crate::cli::{Color, RunArgs};
 use crate::config::File;
-use crate::daemon::control::Claim;
+use crate::daemon::control::{self, Claim};
 use crate::daemon::{NOT_RELOADED, Settings};
-use crate::publish::Publisher;
+use crate::publish::{LocalUsers, Publisher};
 use crate::{config, daemon, inventory, probe};
 
 pub(super) fn run(args: &RunArgs, color: Color) -> Result<ExitCode> {
@@ -29,10 +31,11 @@ pub(super) fn run(args: &RunArgs, color: Color) -> Result<ExitCode> {
     let file = config::load(args.config.as_deref())?;
     probe::ensure_privileged()?;
     let settings = config::daemon(args, &file, logging::dropped);
-    let claim = Claim::new(&config::control(args.control.as_deref(), &file))?;
+    let group = group(config::group(args, &file))?;
+    let claim = Claim::new(&config::control(args.control.as_deref(), &file), group)?;
     logging::start_detached(config::log_format(args, &file), color).context(NO_LOG)?;
     inventory::raise_file_limit();
-    let publisher = Publisher::start(&settings.publish)?;
+    let publisher = Publisher::start(&settings.publish, LocalUsers::new(may_ask(group)))?;
     let (sender, reloads) = mpsc::channel(1);
     let ended = runtime.block_on(async {
         tokio::select! {
@@ -43,6 +46,26 @@ pub(super) fn run(args: &RunArgs, color: Color) -> Result<ExitCode> {
     // An asker that takes its answer slowly does not hold up the end.
     runtime.shutdown_background();
     ended.map(|()| ExitCode::SUCCESS)
+}
+
+fn group(named: Option<&str>) -> Result<Option<u32>, control::Error> {
+    let number = |group: &str| {
+        let unknown = || control::Error::NoGroup {
+            group: group.to_owned(),
+        };
+        inventory::group_number(group).ok_or_else(unknown)
+    };
+    named.map(number).transpose()
+}
+
+/// Which clients on this host may see what the control socket tells: those that may use that.
+fn may_ask(group: Option<u32>) -> impl Fn(SocketAddr, SocketAddr) -> bool {
+    let own = geteuid().as_raw();
+    move |client, server| {
+        inventory::socket_owner(client, server).is_some_and(|user| {
+            user == 0 || user == own || group.is_some_and(|group| inventory::is_member(user, group))
+        })
+    }
 }
 
 /// Reads the configuration again at each SIGHUP, and hands it on where it is good.

@@ -78,7 +78,14 @@ impl Source {
                         "the daemon judges by its own rules; --source kernel uses these"
                     );
                 }
-                let netns = netns::inode_of(wanted)?;
+                let netns = match wanted {
+                    // Who may only ask the daemon cannot find it out otherwise.
+                    Some(wanted) if probe::ensure_privileged().is_err() => {
+                        let status = super::status::from_daemon(&control, Some(wanted))?;
+                        status.namespaces.first().map(|known| known.netns)
+                    }
+                    wanted => netns::inode_of(wanted)?,
+                };
                 Ok(Self::Daemon { control, netns })
             }
             Asked::Kernel => {

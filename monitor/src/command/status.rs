@@ -37,7 +37,8 @@ pub(super) fn run(args: &StatusArgs, color: Color) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn from_daemon(control: &Path, wanted: Option<&Netns>) -> Result<Summary> {
+/// The counts of all namespaces, or of the one that is wanted.
+pub(super) fn from_daemon(control: &Path, wanted: Option<&Netns>) -> Result<Summary> {
     let answer = control::ask(control, Question::Status)?;
     let bad = |error| control::bad_answer(control, &error);
     let mut summary = json::read_status(&answer).map_err(bad)?;

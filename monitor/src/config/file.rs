@@ -56,6 +56,7 @@ pub(super) struct Daemon {
     pub(super) walk_budget: Option<f64>,
     pub(super) program_stats: Option<bool>,
     pub(super) control: Option<PathBuf>,
+    pub(super) group: Option<String>,
     pub(super) program: Option<ProgramChoice>,
     /// Bytes.
     pub(super) ring_size: Option<u32>,
@@ -96,6 +97,14 @@ pub(crate) enum Error {
         column: usize,
         what: String,
     },
+}
+
+impl Error {
+    /// Whether somebody else could read it.
+    pub(crate) fn is_missing_privilege(&self) -> bool {
+        let denied = io::ErrorKind::PermissionDenied;
+        matches!(self, Self::Unreadable { reason, .. } if reason.kind() == denied)
+    }
 }
 
 fn shown(path: &Path) -> String {
@@ -208,6 +217,7 @@ fn daemon(root: &Table<'_>) -> Result<Daemon, Flaw> {
         "walk_budget",
         "program_stats",
         "control",
+        "group",
         "program",
         "ring_size",
         "bpf_log",
@@ -220,6 +230,7 @@ fn daemon(root: &Table<'_>) -> Result<Daemon, Flaw> {
         walk_budget: table.get("walk_budget", &rules::PERCENT)?,
         program_stats: table.get("program_stats", &rules::SWITCH)?,
         control: table.get("control", &text("\"/run/tcplinger.sock\"", value::path))?,
+        group: table.get("group", &text("\"monitoring\"", value::group))?,
         program: table.get("program", &text("\"auto\"", value::choice))?,
         ring_size: table.get("ring_size", &RING_SIZE)?,
         bpf_log: table.get("bpf_log", &text("\"off\"", value::level))?,

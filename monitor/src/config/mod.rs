@@ -99,6 +99,7 @@ pub(crate) fn fixed_changes(args: &RunArgs, started: &File, now: &File) -> Vec<&
     let share = |settings: &daemon::Settings| settings.walk_share.to_bits();
     [
         ("control", old_control != new_control),
+        ("group", group(args, started) != group(args, now)),
         (
             "log_format",
             log_format(args, started) != log_format(args, now),
@@ -124,6 +125,11 @@ pub(crate) fn fixed_changes(args: &RunArgs, started: &File, now: &File) -> Vec<&
 pub(crate) fn control(flag: Option<&Path>, file: &File) -> PathBuf {
     let path = flag.or(file.daemon.control.as_deref());
     path.unwrap_or(Path::new(CONTROL)).to_owned()
+}
+
+/// The group whose members may ask the daemon; None for root alone.
+pub(crate) fn group<'a>(args: &'a RunArgs, file: &'a File) -> Option<&'a str> {
+    args.group.as_deref().or(file.daemon.group.as_deref())
 }
 
 /// Form of the daemon's log lines.

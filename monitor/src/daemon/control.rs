@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, Mode, fchmod, flock};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Gid, Mode, chmodat, chownat, fchmod, flock};
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
 };
@@ -183,6 +184,11 @@ pub(crate) enum Error {
         /// What it is doing, and what to type.
         what: String,
     },
+    #[error(
+        "[daemon] group: there is no group {group:?} in /etc/group; name one of those there, or give \
+         the number of one that is kept elsewhere"
+    )]
+    NoGroup { group: String },
     #[error("the daemon at {} gave no usable answer: {reason}; use --source kernel", path.display())]
     BadAnswer { path: PathBuf, reason: String },
 }
@@ -198,16 +204,19 @@ struct Hello {
 #[derive(Debug)]
 pub(crate) struct Claim {
     path: PathBuf,
+    /// Its members may ask, beside root.
+    group: Option<u32>,
     /// Locked.
     _lock: File,
 }
 
 impl Claim {
-    /// Claims `path` for this process, by a lock on the file beside it.
+    /// Claims `path` for this process, by a lock on the file beside it. Root may ask there, and members of
+    /// that group.
     ///
     /// # Errors
     /// Another daemon holds it, or the files cannot be made.
-    pub(crate) fn new(path: &Path) -> Result<Self, Error> {
+    pub(crate) fn new(path: &Path, group: Option<u32>) -> Result<Self, Error> {
         let failed = |reason| Error::Path {
             path: path.to_owned(),
             reason,
@@ -225,7 +234,7 @@ impl Claim {
             .map_err(failed)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(Errno::WOULDBLOCK) => {
                 let mut pid = String::new();
                 (&lock).take(16).read_to_string(&mut pid).map_err(failed)?;
                 let path = path.to_owned();
@@ -241,6 +250,7 @@ impl Claim {
         writeln!(lock, "{}", std::process::id()).map_err(failed)?;
         Ok(Self {
             path: path.to_owned(),
+            group,
             _lock: lock,
         })
     }
@@ -249,7 +259,7 @@ impl Claim {
         &self.path
     }
 
-    /// Starts to listen, for root only from the first moment. A socket file that a killed daemon left is replaced: the
+    /// Starts to listen, for nobody else from the first moment. A socket file that a killed daemon left is replaced: the
     /// lock tells that nobody listens there.
     pub(super) fn listen(&self) -> Result<UnixListener, Error> {
         let failed = |reason| Error::Path {
@@ -267,13 +277,30 @@ impl Claim {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
         }
-        let listener = open(&self.path).map_err(|errno| failed(errno.into()))?;
+        let open = || {
+            let listener = open(&self.path)?;
+            if let Some(group) = self.group {
+                // Its members come in last: the file is another group's until then.
+                let group = Gid::from_raw(group);
+                chownat(
+                    CWD,
+                    &self.path,
+                    None,
+                    Some(group),
+                    AtFlags::SYMLINK_NOFOLLOW,
+                )?;
+                let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP;
+                chmodat(CWD, &self.path, mode, AtFlags::empty())?;
+            }
+            Ok(listener)
+        };
+        let listener = open().map_err(|errno: Errno| failed(errno.into()))?;
         UnixListener::from_std(listener).map_err(failed)
     }
 }
 
 /// A socket that listens at `path`, which nothing may be at.
-fn open(path: &Path) -> rustix::io::Result<Listener> {
+fn open(path: &Path) -> Result<Listener, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     // The file that bind makes takes the mode of the socket, so that it is closed to others even

@@ -14,6 +14,7 @@ mod shared;
 mod threads;
 
 use std::cell::RefCell;
+use std::fmt::{self, Debug, Formatter};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -45,7 +46,8 @@ pub(crate) struct Settings {
 pub(crate) struct Http {
     /// None to leave it out.
     pub(crate) listen: Vec<SocketAddr>,
-    /// Nobody asked for it: where it cannot listen, the daemon goes on without.
+    /// Nobody asked for it: where it cannot listen, the daemon goes on without, and without a token it
+    /// shows figures only to who may use the control socket, too.
     pub(crate) is_default: bool,
     /// File with the token that clients must show.
     pub(crate) bearer_token_file: Option<PathBuf>,
@@ -108,10 +110,37 @@ pub(crate) enum Error {
     Thread(#[from] io::Error),
 }
 
+/// Whether a client on this host, by the addresses of its socket and of ours, may see what is shown at
+/// an address that nobody asked for.
+type MayAsk = dyn Fn(SocketAddr, SocketAddr) -> bool + Send + Sync;
+
+/// The users of this host who may ask.
+#[derive(Clone)]
+pub(crate) struct LocalUsers(Arc<MayAsk>);
+
+impl LocalUsers {
+    pub(crate) fn new(
+        may_ask: impl Fn(SocketAddr, SocketAddr) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(may_ask))
+    }
+
+    fn may_ask(&self, client: SocketAddr, server: SocketAddr) -> bool {
+        (self.0)(client, server)
+    }
+}
+
+impl Debug for LocalUsers {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("LocalUsers(..)")
+    }
+}
+
 /// The outlets, at work.
 #[derive(Debug)]
 pub(crate) struct Publisher {
     shared: Arc<Shared>,
+    users: LocalUsers,
     outlets: RefCell<Open>,
 }
 
@@ -128,8 +157,9 @@ impl Publisher {
     ///
     /// # Errors
     /// One that was asked for cannot be opened.
-    pub(crate) fn start(settings: &Settings) -> Result<Self, Error> {
+    pub(crate) fn start(settings: &Settings, users: LocalUsers) -> Result<Self, Error> {
         let publisher = Self {
+            users,
             shared: Arc::new(Shared::new()),
             outlets: RefCell::default(),
         };
@@ -172,7 +202,9 @@ impl Publisher {
         let http = match &outlets.http {
             Some(serving) if serving.is_as(&settings.http) => None,
             serving => {
-                let serving = http::Serving::start(&settings.http, &self.shared, serving.as_ref())?;
+                let (shared, users) = (&self.shared, &self.users);
+                let serving =
+                    http::Serving::start(&settings.http, shared, users, serving.as_ref())?;
                 Some(serving)
             }
         };

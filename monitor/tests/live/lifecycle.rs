@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead as _, BufReader};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
@@ -247,12 +247,98 @@ fn a_log_that_is_read_again_says_what_is_missing() {
     assert!(told.unwrap()["total"].as_u64().unwrap() > 100);
 }
 
+const NOBODY: u32 = 65_534;
+
 /// `tcplinger` for somebody who is not root.
 fn as_nobody(arguments: &str) -> Command {
-    const NOBODY: u32 = 65_534;
+    as_user(NOBODY, NOBODY, arguments)
+}
+
+fn as_user(user: u32, group: u32, arguments: &str) -> Command {
     let mut command = tcplinger(arguments);
-    command.uid(NOBODY).gid(NOBODY);
+    command.uid(user).gid(group);
     command
+}
+
+#[test]
+fn members_of_the_group_may_ask_and_nobody_else() {
+    let netns = Netns::new();
+    let daemon = Daemon::with(&format!("--group {NOBODY}"));
+    let file = fs::metadata(daemon.control()).unwrap();
+    assert_eq!(
+        (file.uid(), file.gid(), file.mode() & 0o777),
+        (0, NOBODY, 0o660)
+    );
+    for verb in VERBS {
+        for wanted in ["", "--netns host", &format!("--netns {}", netns.inode())] {
+            let arguments = format!("{verb} --source daemon {wanted} --control");
+            let asked = output(as_nobody(&arguments).arg(daemon.control()));
+            let told = [asked.stdout, asked.stderr].concat();
+            let told = String::from_utf8_lossy(&told);
+            // Something else may be stuck on this host.
+            assert!(
+                asked.status.code() < Some(2) || verb == "check",
+                "{arguments}: {told}"
+            );
+            assert!(!told.contains("UNKNOWN"), "{arguments}: {told}");
+            let other = output(as_user(NOBODY - 1, NOBODY - 1, &arguments).arg(daemon.control()));
+            assert_eq!(other.status.code(), Some(3), "{arguments}");
+        }
+    }
+    let refused = output(&mut tcplinger("run --duration 1s --group no-such-group"));
+    let message = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{message}");
+    assert!(message.contains("no-such-group"), "{message}");
+}
+
+/// What the default address answers to a user of that network namespace.
+fn asked_as(daemon: &Daemon, user: u32, group: u32, path: &str) -> String {
+    const ASK: &str = "import sys, urllib.request, urllib.error
+try: print(urllib.request.urlopen('http://127.0.0.1:9817' + sys.argv[1], timeout=5).status)
+except urllib.error.HTTPError as error: print(error.code, error.read().decode())";
+    let [user, group] = [user, group].map(|number| number.to_string());
+    let asked = output(
+        Command::new("nsenter")
+            .arg(format!("--net=/proc/{}/ns/net", daemon.pid()))
+            .args([
+                "setpriv",
+                "--clear-groups",
+                "--reuid",
+                &user,
+                "--regid",
+                &group,
+            ])
+            .args(["/usr/bin/python3", "-c", ASK, path]),
+    );
+    assert!(asked.status.success(), "{asked:?}");
+    String::from_utf8(asked.stdout).unwrap()
+}
+
+/// One rule for both: the default address is for those that may use the control socket.
+#[test]
+fn the_default_address_is_for_those_who_may_ask() {
+    // nobody's own group, by /etc/passwd.
+    for (group, nobody_may) in [(0, false), (NOBODY, true)] {
+        // In a network namespace of its own, where the default address is free.
+        let script =
+            format!("ip link set lo up && exec \"$1\" run --control \"$4\" --group {group}");
+        let daemon = Daemon::wrapped(&["unshare", "-n", "sh", "-c", &script, "sh"], "");
+        assert!(daemon.http_address().ends_with("127.0.0.1:9817"));
+        for path in ["/metrics", "/api/v1/status", "/api/v1/stuck"] {
+            assert_eq!(asked_as(&daemon, 0, 0, path), "200\n");
+            let told = asked_as(&daemon, NOBODY, NOBODY, path);
+            assert_eq!(told.starts_with("200"), nobody_may, "{path}: {told}");
+            let told = asked_as(&daemon, NOBODY - 1, NOBODY - 1, path);
+            assert!(
+                told.starts_with("403") && told.contains("[daemon] group"),
+                "{told}"
+            );
+        }
+        assert_eq!(
+            asked_as(&daemon, NOBODY - 1, NOBODY - 1, "/healthz"),
+            "200\n"
+        );
+    }
 }
 
 #[test]

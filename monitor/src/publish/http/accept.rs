@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
-use super::admission::Admission;
+use super::admission::{Admission, Caller};
 use super::pace::{Pace, Paced};
 use super::tls::Tls;
 use super::{events, routes, stopped};
@@ -168,11 +168,16 @@ impl Gate {
     async fn receive(&self, stream: TcpStream, client: &Client) {
         // An answer is written in one go: there is nothing to wait for.
         let _ = stream.set_nodelay(true);
+        let caller = match (stream.peer_addr(), stream.local_addr()) {
+            (Ok(peer), Ok(own)) => self.admission.caller(peer, own),
+            // It has gone.
+            _ => return,
+        };
         let Some(tls) = &self.tls else {
-            return self.serve(stream, client).await;
+            return self.serve(stream, client, caller).await;
         };
         match timeout(HANDSHAKE, tls.acceptor().accept(stream)).await {
-            Ok(Ok(stream)) => self.serve(stream, client).await,
+            Ok(Ok(stream)) => self.serve(stream, client, caller).await,
             Ok(Err(error)) => {
                 // rustls' own verdict; all else is the client's end.
                 if error.kind() == io::ErrorKind::InvalidData {
@@ -184,13 +189,18 @@ impl Gate {
         }
     }
 
-    async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Unpin, client: &Client) {
+    async fn serve(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        client: &Client,
+        caller: Caller,
+    ) {
         let pace = Arc::new(Pace::default());
         let service = service_fn(|request: Request<Incoming>| {
             pace.note_asked();
             client.0.set_busy(true);
             async {
-                let response = self.answer(request, client).await;
+                let response = self.answer(request, client, caller).await;
                 if response.extensions().get::<events::Endless>().is_some() {
                     pace.note_stream();
                 } else {
@@ -228,8 +238,13 @@ impl Gate {
         }
     }
 
-    async fn answer(&self, mut request: Request<Incoming>, client: &Client) -> Response {
-        let mut response = match self.admission.check(&request) {
+    async fn answer(
+        &self,
+        mut request: Request<Incoming>,
+        client: &Client,
+        caller: Caller,
+    ) -> Response {
+        let mut response = match self.admission.check(&request, caller) {
             Ok(()) => {
                 let kind = Kind::of(request.uri().path());
                 client.0.change_to(kind, kind.most());

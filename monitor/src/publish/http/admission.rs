@@ -1,5 +1,6 @@
 //! Who is let in: requests that are short enough, from a page of ours or with the token.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -11,6 +12,7 @@ use hyper::body::Body;
 
 use super::files::{self, Watched};
 use super::{Error, PAGE};
+use crate::publish::LocalUsers;
 
 /// Bytes of path and query.
 const LONGEST_TARGET: usize = 1_024;
@@ -28,26 +30,56 @@ pub(super) struct Refusal {
 #[derive(Debug)]
 pub(super) struct Admission {
     token: Option<Mutex<Watched<Token>>>,
+    /// Who may ask without a token; None for everybody.
+    users: Option<LocalUsers>,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Caller {
+    /// Nothing is asked of who it is, or it is one who may ask.
+    Any,
+    /// Another user of this host.
+    Stranger,
 }
 
 impl Admission {
     /// # Errors
     /// There is no good token in the file.
-    pub(super) fn new(token_file: Option<&Path>, now: Instant) -> Result<Self, Error> {
+    pub(super) fn new(
+        token_file: Option<&Path>,
+        users: Option<LocalUsers>,
+        now: Instant,
+    ) -> Result<Self, Error> {
         let token = match token_file {
             Some(path) => Some(Watched::open(vec![path.to_owned()], Token::read, now)?),
             None => None,
         };
         Ok(Self {
             token: token.map(Mutex::new),
+            users,
         })
+    }
+
+    /// Whose a new connection is.
+    pub(super) fn caller(&self, client: SocketAddr, server: SocketAddr) -> Caller {
+        match &self.users {
+            Some(users) if self.token.is_none() && !users.may_ask(client, server) => {
+                Caller::Stranger
+            }
+            _ => Caller::Any,
+        }
     }
 
     pub(super) const fn has_token(&self) -> bool {
         self.token.is_some()
     }
 
-    pub(super) fn check<B: Body>(&self, request: &Request<B>) -> Result<(), Refusal> {
+    pub(super) fn check<B: Body>(
+        &self,
+        request: &Request<B>,
+        caller: Caller,
+    ) -> Result<(), Refusal> {
         let target = request.uri().path_and_query();
         if target.is_some_and(|target| target.as_str().len() > LONGEST_TARGET) {
             let why = "the address is longer than 1,024 bytes; no page here has such a one";
@@ -57,16 +89,22 @@ impl Admission {
             let why = "a body is sent, and nothing here takes one; send GET or HEAD without";
             return refuse(StatusCode::PAYLOAD_TOO_LARGE, why);
         }
+        let is_open = PAGE.contains(&request.uri().path());
         match &self.token {
             Some(token) => {
                 let mut token = token.lock().unwrap_or_else(PoisonError::into_inner);
-                let is_open = PAGE.contains(&request.uri().path());
                 if is_open || token.current(Instant::now()).is_shown(request.headers()) {
                     return Ok(());
                 }
                 let why = "the bearer token is missing or wrong; send the one of the daemon's \
                            bearer_token_file as \"Authorization: Bearer TOKEN\"";
                 refuse(StatusCode::UNAUTHORIZED, why)
+            }
+            None if caller == Caller::Stranger && !is_open => {
+                let why = "this is for root and the members of the daemon's [daemon] group, as its \
+                           control socket is; become one, or give the daemon a bearer_token_file or \
+                           a listen address of its own in [http]";
+                refuse(StatusCode::FORBIDDEN, why)
             }
             None => ensure_local_name(request),
         }
@@ -214,13 +252,38 @@ mod tests {
     }
 
     fn status(admission: &Admission, request: &Request<impl Body>) -> u16 {
-        let checked = admission.check(request);
+        let checked = admission.check(request, Caller::Any);
         checked.map_or_else(|refusal| refusal.status.as_u16(), |()| 200)
     }
 
     #[test]
+    fn a_stranger_sees_the_page_without_figures_unless_a_token_is_asked_for() {
+        let (root, stranger) = (
+            "127.0.0.1:1".parse().unwrap(),
+            "127.0.0.1:2".parse().unwrap(),
+        );
+        let server = "127.0.0.1:9817".parse().unwrap();
+        let users = LocalUsers::new(move |client, _| client == root);
+        let mut admission = Admission::new(None, Some(users), Instant::now()).unwrap();
+        let caller = |admission: &Admission, client| admission.caller(client, server);
+        assert_eq!(caller(&admission, root), Caller::Any);
+        assert_eq!(caller(&admission, stranger), Caller::Stranger);
+        for (path, is_open) in [("/", true), ("/healthz", true), ("/metrics", false)] {
+            let request = request(path, &[("host", "localhost")]);
+            let checked = admission.check(&request, Caller::Stranger);
+            assert_eq!(checked.is_ok(), is_open, "{path}");
+            assert!(admission.check(&request, Caller::Any).is_ok());
+        }
+        admission.users = None;
+        assert_eq!(caller(&admission, stranger), Caller::Any);
+    }
+
+    #[test]
     fn without_a_token_the_host_must_be_local() {
-        let admission = Admission { token: None };
+        let admission = Admission {
+            token: None,
+            users: None,
+        };
         let asked = |target, headers: &[(&'static str, &str)]| {
             status(&admission, &request(target, headers))
         };
@@ -242,7 +305,7 @@ mod tests {
         let name = format!("tcplinger-token-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
         std::fs::write(&path, "0123456789abcdef\n").unwrap();
-        let admission = Admission::new(Some(&path), Instant::now()).unwrap();
+        let admission = Admission::new(Some(&path), None, Instant::now()).unwrap();
         let asked = |target, shown: &[&str]| {
             let headers: Vec<_> = shown
                 .iter()
@@ -277,7 +340,10 @@ mod tests {
 
     #[test]
     fn bodies_and_long_addresses_are_refused() {
-        let admission = Admission { token: None };
+        let admission = Admission {
+            token: None,
+            users: None,
+        };
         let long = format!("/{}", "x".repeat(LONGEST_TARGET));
         assert_eq!(status(&admission, &request(&long, &[])), 414);
         let posted = request("/", &[("host", "localhost")]);

@@ -27,10 +27,10 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::Http;
 use super::files::{Stamp, stamps};
 use super::places::Places;
 use super::shared::Shared;
+use super::{Http, LocalUsers};
 use accept::Gate;
 use admission::Admission;
 pub(crate) use error::Error;
@@ -103,6 +103,7 @@ impl Serving {
     pub(super) fn start(
         settings: &Http,
         shared: &Arc<Shared>,
+        users: &LocalUsers,
         before: Option<&Self>,
     ) -> Result<Option<Self>, Error> {
         if settings.listen.is_empty() {
@@ -111,7 +112,8 @@ impl Serving {
         // Before the reading: what changes in between is seen as a change.
         let stamps = stamps(&paths(settings));
         let now = Instant::now();
-        let admission = Admission::new(settings.bearer_token_file.as_deref(), now)?;
+        let users = settings.is_default.then(|| users.clone());
+        let admission = Admission::new(settings.bearer_token_file.as_deref(), users, now)?;
         let tls = match &settings.tls {
             Some((certificate, key)) => Some(Tls::new(certificate, key, now)?),
             None => None,

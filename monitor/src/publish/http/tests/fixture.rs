@@ -39,7 +39,7 @@ impl Running {
         let shared = Arc::new(Shared::new());
         let listener = listen::open("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
-        let admission = Admission::new(None, Instant::now()).unwrap();
+        let admission = Admission::new(None, None, Instant::now()).unwrap();
         let server = Server::serve(vec![(listener, address)], admission, None, &shared);
         Self {
             server: server.unwrap(),
