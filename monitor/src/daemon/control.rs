@@ -424,3 +424,38 @@ fn hello() -> io::Result<Vec<u8>> {
     line.push(b'\n');
     Ok(line)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    /// It takes longer than an asker waits for a sign of life.
+    #[test]
+    fn who_takes_its_time_is_not_said_to_hang() {
+        let path = std::env::temp_dir().join(format!("tcplinger-slow-{}", std::process::id()));
+        let claim = Claim::new(&path, None).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let answer = runtime.block_on(async {
+            let (sender, mut askers) = mpsc::channel(1);
+            let server = tokio::spawn(serve(claim.listen().unwrap(), sender));
+            let asked = path.clone();
+            let asking = thread::spawn(move || ask(&asked, Question::Status));
+            let Asker { question, reply } = askers.recv().await.unwrap();
+            assert_eq!(question, Question::Status);
+            sleep(PATIENCE + 2 * SIGN_EVERY).await;
+            reply.send(|reply| reply.write_all(b"{}\n"));
+            let answer = spawn_blocking(|| asking.join().unwrap()).await.unwrap();
+            server.abort();
+            answer
+        });
+        drop(claim);
+        let lock = format!("{}.lock", path.display());
+        fs::remove_file(lock).unwrap();
+        assert_eq!(answer.unwrap().trim_ascii_start(), b"{}\n");
+    }
+}
