@@ -166,3 +166,36 @@ fn only_sigint_and_sigterm_end_it_also_before_it_is_ready() {
     );
     assert!(!control.exists());
 }
+
+/// Nobody asks, so nothing but the reload is a reason to look.
+#[test]
+fn what_the_new_rules_do_not_name_is_over() {
+    let (netns, scratch) = (Netns::new(), Scratch::new());
+    let file = scratch.path("findings.jsonl");
+    let findings = format!("[findings]\nfile = {file:?}\n");
+    let daemon = Daemon::configured(&format!("{}{findings}", rules("1s")), &scratch);
+    let listener = listen_in(&netns, "127.0.0.1:0");
+    let Pair { client, server } = Pair::new(&netns, &listener);
+    drop(client);
+    let wait_for = |event: &str| {
+        let wanted = [
+            format!("\"{event}\""),
+            format!("\"netns\":{}", netns.inode()),
+        ];
+        let told = eventually(PATIENCE, || {
+            let lines = fs::read_to_string(&file).ok()?;
+            let is_it = |line: &str| wanted.iter().all(|word| line.contains(word));
+            lines.lines().any(is_it).then_some(())
+        });
+        assert!(
+            told.is_some(),
+            "never {event}: {:?}",
+            fs::read_to_string(&file)
+        );
+    };
+    wait_for("raised");
+    scratch.write(&format!("{}{findings}", rules("1h")));
+    reload(&daemon, "is reloaded");
+    wait_for("cleared");
+    drop(server);
+}
