@@ -268,7 +268,7 @@ impl Kernel {
 }
 
 /// Has the daemon answer.
-pub(super) fn asked<T: DeserializeOwned>(control: &Path, question: Question) -> Result<T, Error> {
+fn asked<T: DeserializeOwned>(control: &Path, question: Question) -> Result<T, Error> {
     let answer = control::ask(control, question)?;
     json::read(&answer).map_err(|error| control::bad_answer(control, &error))
 }

@@ -161,7 +161,11 @@ impl Reconciler {
                 Some(asker) = requests.recv() => askers.push(asker),
                 Some(settings) = reloads.recv() => {
                     if self.reload(settings) {
-                        ticks = self.ticks()?;
+                        match self.ticks() {
+                            Ok(other) => ticks = other,
+                            // Out of descriptors, most likely.
+                            Err(error) => tracing::warn!("{error:#}; the interval stays"),
+                        }
                     }
                 }
                 () = publisher.asked_for_fresh() => {
