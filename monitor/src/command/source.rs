@@ -199,7 +199,7 @@ impl Kernel {
                 is_alone: true,
                 began_ns: now_ns,
             };
-            let sockets = taken.found.sockets.iter(netns);
+            let sockets = taken.found.iter(netns);
             let seen = sockets.map(|socket| survey::seen(&socket, now_ns));
             // Nothing was counted, so nothing is corrected.
             let _: u64 = self.census.finish(netns, snapshot, seen);

@@ -53,6 +53,13 @@ impl Found {
             self.sockets.push(socket);
         }
     }
+
+    /// All of them, listeners included.
+    pub(crate) fn iter(&self, netns: u32) -> impl Iterator<Item = Evidence> {
+        self.sockets
+            .iter(netns)
+            .chain(self.listeners.iter().copied())
+    }
 }
 
 impl Scene {

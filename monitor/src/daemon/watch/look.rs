@@ -238,7 +238,7 @@ impl Watch {
             is_alone: !live.is_identifying(),
             began_ns,
         };
-        let found = survey.found.sockets.iter(netns);
+        let found = survey.found.iter(netns);
         let found = found.map(|socket| survey::seen(&socket, now_ns));
         let _: u64 = live.census.finish(netns, snapshot, found);
         drop(live);
