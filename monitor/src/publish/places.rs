@@ -5,8 +5,14 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use tokio::time::sleep;
+
+/// For busy places to become idle.
+const PATIENCE: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// Places taken by clients `C`; no kind `K` of place takes the places of another.
 #[derive(Debug)]
@@ -71,6 +77,20 @@ impl<C: Eq + Hash, K: Copy + Eq> Places<C, K> {
         }
     }
 
+    /// Waits until one of `most` places of this kind is free or idle, if that comes within
+    /// [`PATIENCE`]: an answer that is being made soon leaves its place.
+    pub(crate) async fn settle(&self, kind: K, most: usize) {
+        let all_busy = || {
+            let table = self.lock();
+            let of_kind = table.taken.values().filter(|taken| taken.kind == kind);
+            of_kind.filter(|taken| taken.is_busy).count() >= most
+        };
+        let begun = Instant::now();
+        while all_busy() && begun.elapsed() < PATIENCE {
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
     /// Has one place of this kind given up; false where none is taken.
     pub(crate) fn give_way(&self, kind: K) -> bool {
         self.lock().give_way(kind)
@@ -94,8 +114,18 @@ impl<C: Eq + Hash, K: Copy + Eq> Place<C, K> {
         }
     }
 
-    /// Takes one of `most` places of this kind instead.
-    pub(crate) fn change_to(&self, kind: K, most: usize) {
+    /// Takes one of `most` places of this kind instead, see [`Places::settle`].
+    pub(crate) async fn change_to(&self, kind: K, most: usize) {
+        let is_of_kind = |taken: &Taken<C, K>| taken.kind == kind;
+        let is_there = self
+            .places
+            .lock()
+            .taken
+            .get(&self.number)
+            .is_some_and(is_of_kind);
+        if !is_there {
+            self.places.settle(kind, most).await;
+        }
         self.places.lock().change(self.number, kind, most);
     }
 
@@ -212,12 +242,12 @@ mod tests {
         assert_eq!(lost(&all), [1, 2, 3, 4, 5, 7]);
     }
 
-    #[test]
-    fn no_kind_takes_the_places_of_another() {
+    #[tokio::test]
+    async fn no_kind_takes_the_places_of_another() {
         let places = Arc::new(Places::default());
         let all: Vec<_> = (0..4).map(|_| places.enter("one", 0, 4)).collect();
-        all[0].change_to(1, 1);
-        all[1].change_to(1, 1);
+        all[0].change_to(1, 1).await;
+        all[1].change_to(1, 1).await;
         assert_eq!(lost(&all), [0]);
         let more = [places.enter("one", 0, 4), places.enter("one", 0, 4)];
         assert_eq!((lost(&all), lost(&more)), (vec![0], vec![]));
@@ -239,6 +269,26 @@ mod tests {
         assert!(!all[2].try_change_to(1, 2));
         drop(other);
         assert!(all[2].try_change_to(1, 2));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_being_made_keeps_its_place() {
+        let places = Arc::new(Places::default());
+        let all: Vec<_> = (0..2).map(|_| places.enter("one", 0, 2)).collect();
+        all[0].change_to(1, 1).await;
+        all[0].set_busy(true);
+        let (idle, changed) = (
+            async {
+                sleep(3 * LOOK_AGAIN).await;
+                let kept = lost(&all);
+                all[0].set_busy(false);
+                kept
+            },
+            all[1].change_to(1, 1),
+        );
+        let (kept, ()) = tokio::join!(idle, changed);
+        assert_eq!(kept, Vec::<usize>::new());
+        assert_eq!(lost(&all), [0]);
     }
 
     #[tokio::test]

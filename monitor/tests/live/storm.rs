@@ -93,15 +93,27 @@ fn babble(is_over: &AtomicBool, daemon: &Daemon) {
     }
 }
 
+/// Ends the storm, also where a test fails: its threads would go on for ever.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// So many at once; how long each took to be answered.
 fn scrape(daemon: &Daemon) -> Vec<Duration> {
     let start = Instant::now();
-    let mut clients: Vec<TcpStream> = (0..SCRAPES).map(|_| connect(daemon)).collect();
-    for client in &mut clients {
+    // Each asks at once: of those that only connect, the oldest give way to those who come.
+    let ask = |_| {
+        let mut client = connect(daemon);
         client
             .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             .unwrap();
-    }
+        client
+    };
+    let mut clients: Vec<TcpStream> = (0..SCRAPES).map(ask).collect();
     let took = clients.iter_mut().map(|client| {
         let mut answer = Vec::new();
         client.read_to_end(&mut answer).unwrap();
@@ -137,6 +149,7 @@ fn the_stream_outlasts_a_storm_of_clients() {
     let start = Instant::now();
     let (before, _) = events(&daemon);
     let mut took = thread::scope(|scope| {
+        let _over = Over(&is_over);
         for _ in 0..2 {
             scope.spawn(|| netns.enter(|| toggle(&is_over, RATE / 2)));
         }
@@ -147,7 +160,6 @@ fn the_stream_outlasts_a_storm_of_clients() {
         while start.elapsed() < STORM {
             took.extend(scrape(&daemon));
         }
-        is_over.store(true, Ordering::Relaxed);
         took
     });
     let storm = start.elapsed();

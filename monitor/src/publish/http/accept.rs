@@ -140,6 +140,7 @@ impl Gate {
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     let (client, most) = (client(peer.ip()), Kind::Other.most());
+                    self.places.settle(Kind::Other, most).await;
                     let place = self.places.enter(client, Kind::Other, most);
                     let gate = Arc::clone(&self);
                     drop(tokio::spawn(async move {
@@ -247,7 +248,7 @@ impl Gate {
         let mut response = match self.admission.check(&request, caller) {
             Ok(()) => {
                 let kind = Kind::of(request.uri().path());
-                client.0.change_to(kind, kind.most());
+                client.0.change_to(kind, kind.most()).await;
                 request.extensions_mut().insert(client.clone());
                 let routes = TowerToHyperService::new(self.router.clone());
                 routes
