@@ -77,9 +77,13 @@ fn ages_are_as_of_the_answer() {
         let (_, rest) = reason.split_once("closed ").unwrap();
         let within: f64 = rest.split_once(" s ago").unwrap().0.parse().unwrap();
         assert!((age - within).abs() < 0.11, "{age}: {reason}");
-        looked.push(finding["looked"].clone());
+        // To the millisecond: the wall clock is read beside the kernel's.
+        let at = finding["looked"].as_str().unwrap();
+        looked.push(at[..at.len() - "123456Z".len()].to_owned());
     }
-    assert_eq!(looked[0], looked[2], "nobody has looked again");
+    // Nobody has looked again; the reading may fall on either side of a millisecond.
+    looked.dedup();
+    assert!(looked.len() <= 2, "{looked:?}");
     drop(server);
     let is_over = eventually(Duration::from_secs(4), || told().is_empty().then_some(()));
     assert!(is_over.is_some(), "{:#?}", told());
