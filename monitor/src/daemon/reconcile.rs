@@ -611,13 +611,14 @@ impl Reconciler {
     /// longest; whether any was.
     async fn walk(&mut self, effort: Effort, instead: &BTreeMap<u32, Scope>) -> Result<bool> {
         let now_ns = nanoseconds(monotonic());
+        let is_asked = matches!(effort, Effort::Asked { .. });
         let waiting: Vec<Waiting> = {
             let mut live = self.live.borrow_mut();
             let census = &mut live.census;
             let known = self.roster.known().iter();
             let waiting = known.map(|namespace| {
                 let netns = namespace.inode;
-                let (mut need, since_ns) = census.need(netns, now_ns);
+                let (mut need, since_ns) = census.need(netns, now_ns, is_asked);
                 if let Some(scope) = instead.get(&netns) {
                     need.add(*scope, Urgency::Uncertain);
                 }

@@ -183,6 +183,9 @@ fn states(scope: Scope) -> StateSet {
     if scope.has(Scope::ORPHANS) {
         states = states.with(State::FinWait2);
     }
+    if scope.has(Scope::TIME_WAIT) {
+        states = states.with(State::TimeWait);
+    }
     if scope.has(Scope::REQUESTS) {
         states = states.with(State::SynRecv).with(State::NewSynRecv);
     }

@@ -9,9 +9,9 @@
 //! next is read. Positions are therefore read twice: whatever comes before a record that the first
 //! reading covers is covered by the second.
 
-use std::array;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{Ordering, fence};
+use std::{array, hint};
 
 use aya::maps::{Array, MapData};
 use monitor_ebpf::RINGS;
@@ -114,6 +114,10 @@ impl Rings {
     }
 }
 
+/// Looks at an unfinished record before it is left for later: some microseconds. Unless its CPU was taken
+/// away it is finished within a tenth of one.
+const PATIENCE: u32 = 200;
+
 fn written(readers: &[Reader]) -> Mark {
     array::from_fn(|ring| readers.get(ring).map_or(0, Reader::written))
 }
@@ -135,6 +139,7 @@ fn merge(
     mut take: impl FnMut(&[u8]),
 ) -> bool {
     let mut left = limit;
+    let mut patience = PATIENCE;
     while left > 0 {
         let mut oldest: Option<(usize, u64)> = None;
         let mut next_ns = u64::MAX;
@@ -150,11 +155,15 @@ fn merge(
                 }
             }
         }
-        let Some((ring, _)) = oldest else { break };
         // What it holds back may be older than all others.
-        if is_unfinished {
-            break;
+        if is_unfinished && patience > 0 {
+            patience -= 1;
+            hint::spin_loop();
+            continue;
         }
+        let Some((ring, _)) = oldest.filter(|_| !is_unfinished) else {
+            break;
+        };
         let is_alone = unread(readers, first)
             .enumerate()
             .all(|(other, is_unread)| other == ring || !is_unread);

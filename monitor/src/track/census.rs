@@ -269,12 +269,13 @@ impl Census {
         }
     }
 
-    /// What a namespace needs to have walked; when it began to wait for that, or `now_ns`.
-    pub(crate) fn need(&mut self, netns: u32, now_ns: u64) -> (Need, u64) {
+    /// What a namespace needs to have walked, more where somebody waits for it (`is_asked`); when it began to wait for
+    /// that, or `now_ns`.
+    pub(crate) fn need(&mut self, netns: u32, now_ns: u64, is_asked: bool) -> (Need, u64) {
         let Some(namespace) = self.namespaces.get_mut(&netns) else {
             return (Need::default(), now_ns);
         };
-        let need = namespace.need(now_ns, self.sees_requests);
+        let need = namespace.need(now_ns, self.sees_requests, is_asked);
         if need.scope.is_empty() {
             namespace.waiting_since_ns = None;
         }

@@ -2,9 +2,10 @@
 
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
+use std::process::Command;
 
 use crate::harness::socket::{Pair, connect_from, listen_in, read_end, reset};
-use crate::harness::{Daemon, Family, Netns, PATIENCE, V4, V6, assert_agrees, eventually};
+use crate::harness::{Daemon, Family, Netns, PATIENCE, V4, V6, assert_agrees, eventually, run};
 
 const LOOPBACKS: [(Family, &str); 2] = [(V4, "127.0.0.1:0"), (V6, "[::1]:0")];
 
@@ -257,4 +258,23 @@ fn time_wait_gives_way_to_a_client_short_of_ports() {
     netns.settle(&[(V4, "LISTEN", 1), (V4, "ESTAB", 2), (V4, "TIME-WAIT", 1)]);
     assert_agrees(&daemon, &netns);
     drop(client);
+}
+
+/// The kernel counts both families' together: which one something ended early was of, only a walk tells.
+#[test]
+fn time_wait_that_ends_early_is_missed_in_its_own_family() {
+    let (netns, daemon) = (Netns::new(), Daemon::start());
+    let listeners = LOOPBACKS.map(|(_, address)| listen_in(&netns, address));
+    for listener in listeners.iter().cycle().take(16) {
+        let Pair { client, mut server } = Pair::new(&netns, listener);
+        drop(client);
+        read_end(&mut server);
+    }
+    let left = [(V4, "LISTEN", 1), (V6, "LISTEN", 1), (V4, "TIME-WAIT", 8)];
+    netns.settle(&[left.as_slice(), &[(V6, "TIME-WAIT", 8)]].concat());
+    assert_agrees(&daemon, &netns);
+
+    netns.enter(|| run(Command::new("ss").args("-K -t -6 state time-wait".split(' '))));
+    netns.settle(&left);
+    assert_agrees(&daemon, &netns);
 }

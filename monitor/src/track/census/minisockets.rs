@@ -82,6 +82,9 @@ pub(super) struct Minisockets {
     /// Until this second nobody knows when those in TIME_WAIT end: some that are gone were taken for
     /// others.
     untimed_until: u64,
+    /// Those in TIME_WAIT that came or went unannounced since the last walk for them, and of which the
+    /// family was guessed.
+    guessed: u64,
 }
 
 /// A socket that was handed over, as its last transition tells.
@@ -113,6 +116,27 @@ impl Minisockets {
     pub(super) fn inferred(&self) -> u64 {
         let is_small = self.unheld <= 2 || self.unheld * 100 <= self.total();
         if is_small { 0 } else { self.unheld }
+    }
+
+    /// Sockets by which TIME_WAIT of one family may be off, in favour of the other, beyond those of which
+    /// not even the state is known; 0 where that is below one in a hundred.
+    pub(super) fn misplaced(&self) -> u64 {
+        let families = self.time_wait.iter().copied();
+        let smaller = families.filter(|sockets| *sockets > 0).min();
+        let misplaced = self.guessed.saturating_sub(self.unexplained);
+        let is_small = misplaced <= 2 || misplaced * 100 <= smaller.unwrap_or_default();
+        if is_small { 0 } else { misplaced }
+    }
+
+    /// Whether a walk for TIME_WAIT has to tell the families: they may be off by many, or by a few for
+    /// good, or somebody waits for the answer.
+    pub(super) fn needs_families(&self, now_ns: u64, is_asked: bool) -> bool {
+        let is_over = now_ns / 1_000_000_000 >= self.untimed_until;
+        self.misplaced() > 0 || self.guessed > 0 && (is_asked || is_over)
+    }
+
+    fn has_both_families(&self) -> bool {
+        self.time_wait.iter().all(|sockets| *sockets > 0)
     }
 
     /// A full socket was handed over.
@@ -318,6 +342,7 @@ impl Minisockets {
             // Nothing announced these.
             let extra = total - known;
             self.unexplained += extra;
+            self.guessed += extra;
             let family = self.larger();
             add(&mut self.time_wait, family, extra);
         } else if known > total + around {
@@ -337,6 +362,7 @@ impl Minisockets {
     /// counted before it was announced, then the oldest in TIME_WAIT or orphans, which ones only the
     /// kernel can tell.
     fn expire(&mut self, mut expired: u64, now_ns: u64) {
+        let is_either = self.has_both_families();
         let mut is_early = false;
         while expired > 0
             && let Some(oldest) = self.cohorts.front_mut()
@@ -358,6 +384,7 @@ impl Minisockets {
             subtract(&mut self.time_wait, Family::Ipv4, of_ipv4);
             subtract(&mut self.time_wait, Family::Ipv6, gone - of_ipv4);
             expired -= gone;
+            self.guessed += if is_early && is_either { gone } else { 0 };
             if is_early && !self.orphans.is_empty() {
                 self.early.push(Cohort {
                     second: oldest.second,
@@ -371,6 +398,7 @@ impl Minisockets {
         for family in Family::ALL {
             let known = self.time_wait.get(family_slot(family)).copied();
             let gone = expired.min(known.unwrap_or_default());
+            self.guessed += if is_either { gone } else { 0 };
             subtract(&mut self.time_wait, family, gone);
             expired -= gone;
         }
@@ -462,6 +490,7 @@ impl Minisockets {
     /// is not known, and by family.
     pub(super) fn set_time_wait(&mut self, listed: &BTreeMap<u64, [u64; 2]>) {
         self.time_wait = [0; 2];
+        self.guessed = 0;
         self.cohorts.clear();
         for (second, sockets) in listed {
             let cohort = Cohort {

@@ -138,7 +138,10 @@ impl Namespace {
         let minisockets = self.minisockets.uncertain();
         let of_state = [
             (State::FinWait2, minisockets),
-            (State::TimeWait, minisockets + self.minisockets.inferred()),
+            (
+                State::TimeWait,
+                minisockets + self.minisockets.inferred() + self.minisockets.misplaced(),
+            ),
             (State::NewSynRecv, self.requests.uncertain()),
         ];
         of_state.into_iter().filter(|(_, by)| *by > 0).collect()
@@ -361,8 +364,8 @@ impl Namespace {
         self.loss = None;
     }
 
-    /// What has to be walked, for want of a better way to know.
-    pub(super) fn need(&self, now_ns: u64, sees_requests: bool) -> Need {
+    /// What has to be walked, for want of a better way to know. Who `is_asked` wants even a few to be right.
+    pub(super) fn need(&self, now_ns: u64, sees_requests: bool, is_asked: bool) -> Need {
         let asked_by_ns = now_ns.saturating_sub(ASK_AGAIN_NS);
         let mut need = Need::default();
         if self.trust > Trust::Sound || self.contradictions >= CONTRADICTIONS {
@@ -370,6 +373,9 @@ impl Namespace {
         }
         if self.minisockets.needs_walk(asked_by_ns) {
             need.add(Scope::ORPHANS, Urgency::Uncertain);
+        }
+        if self.minisockets.needs_families(now_ns, is_asked) {
+            need.add(Scope::ORPHANS.with(Scope::TIME_WAIT), Urgency::Audit);
         }
         if self.requests.needs_walk() {
             need.add(Scope::REQUESTS, Urgency::Uncertain);

@@ -15,7 +15,7 @@ impl Scope {
     /// Half-open requests.
     pub(crate) const REQUESTS: Self = Self(0b1_0000);
     pub(super) const FULL: Self = Self(0b0_0001);
-    pub(super) const TIME_WAIT: Self = Self(0b0_1000);
+    pub(crate) const TIME_WAIT: Self = Self(0b0_1000);
 
     pub(crate) const fn is_empty(self) -> bool {
         self.0 == 0
