@@ -95,6 +95,8 @@ fn sixty_thousand_sockets_in_three_processes() {
     let many = daemon.memory_with_servers(&netns, SERVERS);
     // The last orphan may take the other end with it.
     daemon.memory_with(&netns, "fin_wait2", &(0..=0));
+    // A FIN that was dropped comes again later.
+    netns.rest().expect("nothing moves any more");
     assert_all_are_found(&netns, &daemon, &servers);
     let asked = daemon.memory();
     let rise = daemon.rise(|| {
@@ -139,7 +141,8 @@ fn sixty_thousand_sockets_in_three_processes() {
     );
 }
 
-/// By `owners` and by `stuck`, as many for each process as by `ss`.
+/// By `owners` and by `stuck`, as many for each process as by `ss`. Ages are exact but for those sockets of which
+/// the kernel ran no program: what was found by asking.
 fn assert_all_are_found(netns: &Netns, daemon: &Daemon, servers: &[Program]) {
     let began = Instant::now();
     let rows = owners(netns, "--state close_wait");
@@ -157,13 +160,21 @@ fn assert_all_are_found(netns: &Netns, daemon: &Daemon, servers: &[Program]) {
         assert!(held >= NEARLY_EACH, "{held}");
         let row = rows.iter().find(|row| row["pid"] == server.pid());
         assert_eq!(row.unwrap()["sockets"]["close_wait"], held);
-        let stuck = all.iter().filter(|found| {
-            found["owners"][0]["pid"] == server.pid() && found["age_is_lower_bound"] == false
-        });
+        let stuck = all
+            .iter()
+            .filter(|found| found["owners"][0]["pid"] == server.pid());
         assert_eq!(stuck.count() as u64, held);
         total += held;
     }
     assert_eq!(all.len() as u64, total);
+    let unsure = all
+        .iter()
+        .filter(|found| found["age_is_lower_bound"] == true);
+    let (unsure, drift) = (
+        unsure.count() as u64,
+        daemon.status("daemon").drifted_sockets(),
+    );
+    assert!(unsure <= drift, "{unsure} lower bounds, drift {drift}");
 }
 
 #[test]

@@ -119,6 +119,11 @@ impl Status {
         self.0["log_lines_dropped"].as_u64().unwrap()
     }
 
+    /// Sockets that the kernel had otherwise than its events told.
+    pub(crate) fn drifted_sockets(&self) -> u64 {
+        self.0["drift"].as_u64().unwrap()
+    }
+
     pub(crate) fn lost_events(&self) -> u64 {
         self.0["events"]["lost"].as_u64().unwrap()
     }
