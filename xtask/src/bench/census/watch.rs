@@ -252,7 +252,11 @@ impl<'a> Watch<'a> {
         Ok(())
     }
 
+    /// Reads the kernel as soon before the figures as these can be surely newer: a minute after a burst its
+    /// TIME_WAITs end at once, and a count rises to a peak and falls within a second.
     pub(super) fn look(&mut self) -> Result<Look> {
+        self.read()?;
+        sleep(GATHERING);
         let status = self.daemon.status()?;
         let metrics = self.daemon.metrics()?;
         self.differing += u32::from(status.agrees_with(&metrics) == Some(false));
