@@ -134,9 +134,9 @@ impl Live {
         has_more
     }
 
-    /// Somebody else has drained the ring: where that brought anything, the reader that sleeps has to
-    /// look, as nothing may wake it.
-    pub(super) fn note_drained(&self) {
+    /// Somebody else than [`Self::keep_drained`] has drained the ring: where that brought anything it has to
+    /// look, as the wakeup that it waits for may have been that record's.
+    fn note_drained(&self) {
         if self.probe.received() != self.seen.replace(self.probe.received()) {
             self.moved.notify_one();
         }
@@ -164,9 +164,10 @@ impl Live {
         let called_ns = nanoseconds(monotonic());
         for _ in 0..BATCHES_AT_MOST {
             if !self.drain() || self.newest_ns > called_ns {
-                return;
+                break;
             }
         }
+        self.note_drained();
     }
 
     /// Reads the program's counters, for those who show them; the losses as they are there.

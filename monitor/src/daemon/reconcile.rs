@@ -191,7 +191,6 @@ impl Reconciler {
                     never = Sampler::keep_fresh(&sampler, &live, &publisher) => match never {},
                 }
             }
-            live.borrow().note_drained();
             publisher.note_drained(monotonic());
             if last_sample.elapsed() + TICK_SLACK >= SAMPLE_EVERY {
                 self.publish().await;

@@ -47,7 +47,8 @@ pub(crate) struct NamespaceSummary {
 pub(crate) struct Doubt {
     /// Any of them may be wrong.
     pub(crate) is_in_doubt: bool,
-    /// States whose count may be off though nothing contradicts it, and by how many sockets.
+    /// In doubt for these states alone: the count of each may be off by at most N sockets. Empty where any
+    /// count may be off.
     pub(crate) uncertain: BTreeMap<State, u64>,
 }
 

@@ -133,8 +133,12 @@ impl Namespace {
         counts
     }
 
-    /// States of which the count may be off, and by how much at most, as far as that can be told.
+    /// States whose count may be off, and by how many sockets at most. Empty while any count may be off, by
+    /// no known number.
     pub(super) fn uncertain(&self) -> BTreeMap<State, u64> {
+        if self.is_wrong() {
+            return BTreeMap::new();
+        }
         let minisockets = self.minisockets.uncertain();
         let of_state = [
             (State::FinWait2, minisockets),
@@ -148,11 +152,15 @@ impl Namespace {
     }
 
     pub(super) fn is_in_doubt(&self) -> bool {
+        self.is_wrong() || !self.uncertain().is_empty()
+    }
+
+    /// Whether any count may be wrong.
+    fn is_wrong(&self) -> bool {
         self.trust > Trust::Sound
             || self.contradictions >= CONTRADICTIONS
             || self.is_unread
             || !self.questions.is_empty()
-            || !self.uncertain().is_empty()
     }
 
     pub(super) fn distrust(&mut self, trust: Trust) {

@@ -132,7 +132,8 @@ fn told(status: &Status, row: Option<&Value>, state: &str) -> u64 {
     if !own.unwrap_or_else(|| status.is_in_doubt()) {
         return 0;
     }
-    match row.and_then(|row| row.get("uncertain")) {
+    let uncertain = row.and_then(|row| row.get("uncertain")?.as_object());
+    match uncertain.filter(|uncertain| !uncertain.is_empty()) {
         Some(uncertain) => uncertain.get(state).and_then(Value::as_u64).unwrap_or(0),
         None => u64::MAX,
     }
@@ -399,5 +400,7 @@ mod tests {
         assert_eq!(told(&whole, Some(&sure), "listen"), 0);
         assert_eq!(told(&whole, Some(&unsure), "time_wait"), 7);
         assert_eq!(told(&whole, Some(&unsure), "listen"), 0);
+        let wrong = serde_json::json!({"in_doubt": true, "uncertain": {}});
+        assert_eq!(told(&whole, Some(&wrong), "listen"), u64::MAX);
     }
 }
