@@ -26,23 +26,23 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  fine
   1  findings, or a failure
-  2  wrong usage, or a configuration that is refused
+  2  wrong usage, or an invalid configuration
   3  not enough privilege
   4  the kernel cannot do it";
 
 /// Help that several verbs share.
-const FILTERS: &str = "Filters (flags combine with and; the values of one flag with or)";
-const NETNS: &str = "Only this network namespace, by name (`ip netns`; `host` is the initial one) \
+const FILTERS: &str = "Filters (all flags must match; of the values of one flag, any)";
+const NETNS: &str = "Only this network namespace, by name (see `ip netns`; `host` is the initial one) \
                      or inode number";
 const CONFIG: &str =
-    "Configuration file; it must exist [default: /etc/tcplinger.toml, where there is one]";
+    "Configuration file; it must exist [default: /etc/tcplinger.toml, if it exists]";
 
-/// Counts the sockets of every TCP state on this host, shows each transition, and says which
-/// connections are stuck, whose they are, and why.
+/// Counts the sockets in every TCP state on this host, prints every transition, and lists the
+/// connections that are stuck, with owner and reason.
 #[derive(Debug, Parser)]
 #[command(name = "tcplinger", version, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
-    /// When to colour text output; `auto` means on a terminal, unless `NO_COLOR` is set
+    /// When to colour text; `auto` means on a terminal, unless `NO_COLOR` is set
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub(crate) color: Color,
     #[command(subcommand)]
@@ -80,7 +80,7 @@ impl Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Watch this host until stopped: count every transition, keep the counts exact
+    /// Run the daemon: count sockets, find what is stuck, serve metrics and the page
     #[command(after_help = "Example:\n  tcplinger run --summary-every 5m --log-format json")]
     Run(RunArgs),
     /// Print every TCP state transition as it happens
@@ -88,27 +88,27 @@ pub(crate) enum Verb {
         after_help = "Example:\n  tcplinger events --state time_wait,close_wait --remote 10.0.0.0/8 --count 20"
     )]
     Events(EventsArgs),
-    /// Print how many sockets are in each state now
+    /// Print the number of sockets in each state
     #[command(after_help = "Example:\n  tcplinger status --format json --netns host")]
     Status(StatusArgs),
-    /// List the sockets that are stuck: since when, whose, why, and what to do
+    /// List the sockets that are stuck, with age, owner, reason and advice
     #[command(
         after_help = "Example:\n  tcplinger stuck --state close_wait --process nginx --sort age --top 20"
     )]
     Stuck(Box<StuckArgs>),
-    /// List who holds how many sockets in which state
+    /// List processes, units or containers by the sockets they hold
     #[command(after_help = "Example:\n  tcplinger owners --sort close_wait --per unit")]
     Owners(OwnersArgs),
-    /// Show how much of the ephemeral ports and of the `TIME_WAIT` buckets is used
+    /// Show how many ephemeral ports and `TIME_WAIT` buckets are in use
     #[command(after_help = "Example:\n  tcplinger ports --netns host --sample 5s")]
     Ports(PortsArgs),
-    /// Say what a state means, what keeps a socket in it, and what ends it
+    /// Explain a state: what it means, what keeps a socket in it, what ends it
     #[command(after_help = "Example:\n  tcplinger explain close_wait")]
     Explain(ExplainArgs),
-    /// Check for stuck sockets as a monitoring plugin: one line, exit codes 0 to 3
+    /// Check for stuck sockets, as a monitoring plugin: one line, exit codes 0 to 3
     #[command(after_help = check::HELP)]
     Check(CheckArgs),
-    /// Check what this kernel and these privileges allow, and say how to mend the rest
+    /// Check what this kernel and these privileges allow, and how to fix the rest
     #[command(after_help = "Example:\n  tcplinger doctor")]
     Doctor(DoctorArgs),
 }

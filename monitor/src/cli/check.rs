@@ -11,14 +11,14 @@ pub(super) const HELP: &str = "\
 Example:
   tcplinger check --warning 10 --critical 1 --timeout 5s
 
-Prints one line with performance data, as monitoring plugins do: for each
-state its sockets as `ss` counts them, and how many of them are stuck.
+Prints one line with performance data for each state: the number of sockets,
+as `ss` counts them, and how many of them are stuck.
 
 Exit codes:
   0  OK
-  1  WARNING   at least -w stuck sockets, leaks, ... are warnings or worse
-  2  CRITICAL  at least -c of them are critical
-  3  UNKNOWN   wrong usage, a bad configuration, no privilege, no answer in time";
+  1  WARNING   at least -w findings (stuck sockets, leaks, ...) of any severity
+  2  CRITICAL  at least -c critical findings
+  3  UNKNOWN   wrong usage, invalid configuration, no privilege, no answer in time";
 
 /// Exit code of a plugin that could not look.
 const UNKNOWN: i32 = 3;
@@ -26,7 +26,7 @@ const UNKNOWN: i32 = 3;
 /// Flags of `check`.
 #[derive(Args, Debug)]
 pub(crate) struct CheckArgs {
-    /// WARNING from so many findings on that are warnings or worse
+    /// WARNING at this number of findings of any severity
     #[arg(
         short,
         long,
@@ -35,7 +35,7 @@ pub(crate) struct CheckArgs {
         value_parser = clap::value_parser!(u64).range(1..)
     )]
     pub(crate) warning: u64,
-    /// CRITICAL from so many critical findings on
+    /// CRITICAL at this number of critical findings
     #[arg(
         short,
         long,
@@ -46,7 +46,7 @@ pub(crate) struct CheckArgs {
     pub(crate) critical: u64,
     #[arg(long, value_name = "NAME|INODE", value_parser = value::netns, help = NETNS)]
     pub(crate) netns: Option<Netns>,
-    /// UNKNOWN where it takes longer
+    /// UNKNOWN if it takes longer
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = value::duration)]
     pub(crate) timeout: Duration,
     #[command(flatten)]

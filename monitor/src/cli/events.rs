@@ -11,10 +11,10 @@ use crate::tcp::{Family, State};
 /// Flags of `events`.
 #[derive(Args, Debug)]
 pub(crate) struct EventsArgs {
-    /// Table, or one JSON object a line
+    /// Table, or one JSON object per line
     #[arg(long, default_value = "text")]
     pub(crate) format: Format,
-    /// Stop after this many transitions were printed
+    /// Stop after N transitions
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
     /// Stop after this time, for example 500ms, 10s, 2m or 1h [default: run until stopped]
@@ -32,15 +32,15 @@ pub(crate) struct EventsArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = FILTERS)]
 pub(crate) struct StateArgs {
-    /// State on either side of the transition: `time_wait` or, as `ss` has it, `TIME-WAIT`. The
-    /// kernel announces neither the start of `TIME_WAIT` nor its end; `time_wait` finds the closes
-    /// that continue as it (inferred)
+    /// State on either side of the transition: `time_wait`, or `TIME-WAIT` as in `ss`. The kernel
+    /// announces neither the start nor the end of `TIME_WAIT`; `time_wait` selects the closes that
+    /// continue as `TIME_WAIT` (inferred)
     #[arg(long, value_name = "STATE", value_delimiter = ',', value_parser = value::state)]
     pub(crate) state: Vec<State>,
     /// State left
     #[arg(long, value_name = "STATE", value_delimiter = ',', value_parser = value::state)]
     pub(crate) from: Vec<State>,
-    /// State entered; of `time_wait`, the same holds
+    /// State entered; `time_wait` as above
     #[arg(long, value_name = "STATE", value_delimiter = ',', value_parser = value::state)]
     pub(crate) to: Vec<State>,
 }
@@ -58,10 +58,10 @@ pub(crate) struct FilterArgs {
     /// Local address or network; host bits are ignored, so 10.1.2.3/8 means 10.0.0.0/8
     #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = value::network)]
     pub(crate) local: Vec<IpNet>,
-    /// Remote address or network, likewise
+    /// Remote address or network; host bits are ignored
     #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = value::network)]
     pub(crate) remote: Vec<IpNet>,
-    /// Address family of the socket; one that takes IPv4 on an IPv6 socket is ipv6
+    /// Address family of the socket; IPv4 on an IPv6 socket is ipv6
     #[arg(long)]
     pub(crate) family: Option<Family>,
     #[arg(long, value_name = "NAME|INODE", value_parser = value::netns, help = NETNS)]

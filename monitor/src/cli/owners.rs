@@ -11,10 +11,10 @@ pub(crate) struct OwnersArgs {
     /// Table, or a JSON list
     #[arg(long, default_value = "text")]
     pub(crate) format: Format,
-    /// Print so many owners at most, 0 for all
+    /// Print at most N owners, 0 for all
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub(crate) top: usize,
-    /// Which count comes first: `total`, or that of a state
+    /// Sort by `total` or by the count of a state
     #[arg(long, value_name = "total|STATE", default_value = "total", value_parser = value::order)]
     pub(crate) sort: OwnerOrder,
     /// Count only sockets in these states

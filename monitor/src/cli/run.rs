@@ -13,10 +13,10 @@ use super::{CONFIG, Format, ProgramChoice, value};
 /// Flags of `run`.
 #[derive(Args, Debug)]
 pub(crate) struct RunArgs {
-    /// How often the figures that are cheap to read are checked, 100ms to 1h [default: 1s]
+    /// How often the counts are checked against the kernel's sums, 100ms to 1h [default: 1s]
     #[arg(long, value_name = "DURATION", value_parser = value::interval)]
     pub(crate) interval: Option<Duration>,
-    /// How often the counts are logged, if they changed [default: 60s]
+    /// How often the counts are logged, if they have changed [default: 60s]
     #[arg(long, value_name = "DURATION", value_parser = value::duration)]
     pub(crate) summary_every: Option<Duration>,
     /// Log every transition [default: false]
@@ -28,15 +28,14 @@ pub(crate) struct RunArgs {
         default_missing_value = "true"
     )]
     pub(crate) transitions: Option<bool>,
-    /// Form of the log lines [default: text]
+    /// Format of the log [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub(crate) log_format: Option<Format>,
-    /// Share of one CPU that walks of the kernel's socket tables may take, 0.01 to 100 percent
-    /// [default: 1]
+    /// Percent of one CPU for walks of the kernel's socket tables, 0.01 to 100 [default: 1]
     #[arg(long, value_name = "PERCENT", value_parser = value::percent)]
     pub(crate) walk_budget: Option<f64>,
-    /// Let the kernel measure the program's run time, for the metrics; that costs 0.1 to 0.4 us a
-    /// transition [default: false]
+    /// Measure the eBPF program's run time, for the metrics; costs 0.1 to 0.4 us per transition
+    /// [default: false]
     #[arg(
         long,
         value_name = "BOOL",
@@ -45,14 +44,14 @@ pub(crate) struct RunArgs {
         default_missing_value = "true"
     )]
     pub(crate) program_stats: Option<bool>,
-    /// Control socket, where the other verbs ask [default: /run/tcplinger.sock]
+    /// Control socket, which the other verbs connect to [default: /run/tcplinger.sock]
     #[arg(long, value_name = "PATH", value_parser = value::path)]
     pub(crate) control: Option<PathBuf>,
-    /// Group whose members may ask at the control socket and see what the default address shows, by name
-    /// or number [default: root alone]
+    /// Group, by name or number, whose members may use the control socket and the default HTTP address
+    /// [default: root only]
     #[arg(long, value_name = "GROUP", value_parser = value::group)]
     pub(crate) group: Option<String>,
-    /// Address for metrics, page and API over HTTP, or `off`; may be given more than once
+    /// HTTP address for metrics, page and API, or `off`; may be repeated
     /// [default: 127.0.0.1:9817]
     #[arg(long, value_name = "ADDRESS", value_parser = value::listen)]
     pub(crate) listen: Vec<value::Listen>,
@@ -69,18 +68,17 @@ pub(crate) struct RunArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Program options")]
 pub(crate) struct ProgramArgs {
-    /// How to attach: `btf` needs kernel BTF and tells the most, `classic` works without
+    /// How to attach: `btf` needs kernel BTF and gives the most detail, `classic` works without
     /// [default: auto]
     #[arg(long)]
     pub(crate) program: Option<ProgramChoice>,
-    /// Size of the ring buffers together in bytes: a power of two from 64KiB to 1GiB, with KiB, MiB or GiB
-    /// [default: 8MiB]
+    /// Total size of the ring buffers: a power of two from 64KiB to 1GiB [default: 8MiB]
     #[arg(long, value_name = "BYTES", value_parser = value::ring_size)]
     pub(crate) ring_size: Option<u32>,
-    /// What the program itself may log; anything but `off` slows every transition [default: off]
+    /// Log level of the eBPF program; anything but `off` slows every transition [default: off]
     #[arg(long, value_name = "LEVEL", value_parser = levels())]
     pub(crate) bpf_log: Option<LevelFilter>,
-    /// Object file to load in place of the embedded one
+    /// eBPF object file to load instead of the embedded one
     #[arg(long, value_name = "PATH")]
     pub(crate) bpf_object: Option<PathBuf>,
 }

@@ -13,22 +13,22 @@ pub(crate) struct StuckArgs {
     /// Table, or a JSON list
     #[arg(long, default_value = "text")]
     pub(crate) format: Format,
-    /// Every lingering socket, those without a verdict too
+    /// List every lingering socket, also those that are not stuck
     #[arg(long)]
     pub(crate) all: bool,
-    /// Print so many at most, 0 for all [default: 50 as text, all as JSON]
+    /// Print at most N rows, 0 for all [default: 50 as text, all as JSON]
     #[arg(long, value_name = "N")]
     pub(crate) top: Option<usize>,
-    /// What comes first
+    /// Sort order
     #[arg(long, value_name = "ORDER", default_value = "severity")]
     pub(crate) sort: StuckOrder,
-    /// Only findings at least so bad
+    /// Only this severity or worse
     #[arg(long, value_name = "SEVERITY", conflicts_with = "all")]
     pub(crate) severity: Option<SeverityChoice>,
-    /// Print again and again until stopped
+    /// Refresh until stopped; with `--format json`, print one line per change
     #[arg(long)]
     pub(crate) watch: bool,
-    /// How often `--watch` prints, 100ms to 1h
+    /// How often `--watch` refreshes, 100ms to 1h
     #[arg(
         long,
         value_name = "DURATION",
@@ -37,10 +37,10 @@ pub(crate) struct StuckArgs {
         value_parser = value::interval
     )]
     pub(crate) interval: Duration,
-    /// End `--watch` after this time, for example 10m [default: when stopped]
+    /// Stop `--watch` after this time, for example 10m [default: run until stopped]
     #[arg(long, value_name = "DURATION", requires = "watch", value_parser = value::duration)]
     pub(crate) duration: Option<Duration>,
-    /// Show the rules in force, and where each default comes from, in place of the sockets
+    /// Show the rules in force and where each default comes from, instead of the sockets
     #[arg(long, conflicts_with_all = ["watch", "all"])]
     pub(crate) rules: bool,
     #[command(flatten)]
@@ -55,7 +55,7 @@ pub(crate) struct StuckArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = FILTERS)]
 pub(crate) struct HolderArgs {
-    /// State that the socket lingers in: `close_wait` or, as `ss` has it, `CLOSE-WAIT`
+    /// State of the socket: `close_wait`, or `CLOSE-WAIT` as in `ss`
     #[arg(
         long,
         value_name = "STATE",
@@ -63,14 +63,14 @@ pub(crate) struct HolderArgs {
         value_parser = value::lingering_state
     )]
     pub(crate) state: Vec<State>,
-    /// Command name of a process that holds the socket; * and ? stand for what they do in a shell
+    /// Command name of a process that holds the socket, with * and ? as in a shell
     #[arg(long, value_name = "PATTERN", value_delimiter = ',', value_parser = value::pattern)]
     pub(crate) process: Vec<String>,
-    /// systemd unit of such a process, likewise: one of the host's; "NAME of user UID" is a user's,
-    /// "NAME of container ID" a container's
+    /// systemd unit of such a process, with * and ?; "NAME of user UID" for a user's unit, "NAME of
+    /// container ID" for one in a container
     #[arg(long, value_name = "PATTERN", value_delimiter = ',', value_parser = value::unit_pattern)]
     pub(crate) unit: Vec<String>,
-    /// Container id of such a process, likewise; end a short id with *
+    /// Container id of such a process, with * and ?; end a short id with *
     #[arg(long, value_name = "PATTERN", value_delimiter = ',', value_parser = value::pattern)]
     pub(crate) container: Vec<String>,
 }

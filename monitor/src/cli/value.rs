@@ -75,7 +75,7 @@ pub(crate) fn age(text: &str) -> Result<Duration, String> {
         Ok(time)
     } else {
         Err(format!(
-            "out of range; give {YEAR_HOURS}h at most, for example 5m"
+            "out of range; give at most {YEAR_HOURS}h, for example 5m"
         ))
     }
 }
@@ -174,7 +174,7 @@ pub(crate) fn listen(text: &str) -> Result<Listen, String> {
     text.parse().map(Listen::At).map_err(|_| {
         let why = match text.parse::<IpAddr>() {
             Ok(_) => "the port is missing",
-            Err(_) => "that is not an IP address with a port",
+            Err(_) => "not an IP address with a port",
         };
         format!(
             "{why}; give one such as 127.0.0.1:9817, [::1]:9817 or 0.0.0.0:9817 (every IPv4 \
@@ -198,7 +198,7 @@ pub(crate) fn endpoint(text: &str) -> Result<String, String> {
             Ok(text.trim_end_matches('/').to_owned())
         }
         Some(_) if has_more => Err(
-            "a collector's URL ends before `?` and `#`, for paths are added to it; give one such as \
+            "the URL must not contain `?` or `#`, because paths are appended to it; give one such as \
              http://127.0.0.1:4318"
                 .to_owned(),
         ),
@@ -253,7 +253,7 @@ pub(super) fn order(text: &str) -> Result<OwnerOrder, String> {
     }
     state(text)
         .map(OwnerOrder::State)
-        .map_err(|why| format!("{why}, and there is `total`"))
+        .map_err(|why| format!("{why}; or `total`"))
 }
 
 /// One of the names that clap knows for `T`.
@@ -313,7 +313,7 @@ pub(crate) fn network(text: &str) -> Result<IpNet, String> {
     }
     let why = match text.split_once('/') {
         _ if text.parse::<SocketAddr>().is_ok() => {
-            "that has a port, which is given apart (--local-port, --remote-port)".to_owned()
+            "that includes a port; use --local-port or --remote-port for it".to_owned()
         }
         Some((address, prefix)) => match address.parse::<IpAddr>() {
             Ok(address) => {
@@ -325,7 +325,7 @@ pub(crate) fn network(text: &str) -> Result<IpNet, String> {
             }
             Err(_) => format!("{address:?} is not an IP address"),
         },
-        None => "that is not an IP address".to_owned(),
+        None => "not an IP address".to_owned(),
     };
     Err(format!(
         "{why}; give a network or an address, for example 10.0.0.0/8 or 2001:db8::1"
@@ -350,8 +350,8 @@ pub(crate) fn unit_pattern(text: &str) -> Result<String, String> {
             .any(|kind| manager.starts_with(kind))
     {
         return Err(format!(
-            "units are the host's, a user's or a container's; give one such as nginx.service, \
-             \"nginx.service of user 1000\" or \"* of container *\", not {text:?}"
+            "not a pattern for units: {text:?}; give one such as nginx.service, \"nginx.service of user 1000\" \
+             or \"* of container *\""
         ));
     }
     pattern(text)
@@ -390,7 +390,7 @@ pub(crate) fn netns(text: &str) -> Result<Netns, String> {
     if is_name {
         Ok(Netns::Name(text.to_owned()))
     } else {
-        Err(format!("neither a file name nor a number; {example}"))
+        Err(format!("not a valid name or number; {example}"))
     }
 }
 

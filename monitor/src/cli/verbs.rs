@@ -26,12 +26,12 @@ pub(crate) struct PortsArgs {
     /// Table, or a JSON list
     #[arg(long, default_value = "text")]
     pub(crate) format: Format,
-    /// Print so many rows at most, 0 for all
+    /// Print at most N rows, 0 for all
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub(crate) top: usize,
     #[arg(long, value_name = "NAME|INODE", value_parser = value::netns, help = NETNS)]
     pub(crate) netns: Option<Netns>,
-    /// Time between the two looks that give the rates where no daemon runs, 100ms to 1h
+    /// Without a daemon: time between the two samples that give the rates, 100ms to 1h
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = value::interval)]
     pub(crate) sample: Duration,
     #[command(flatten)]
@@ -41,13 +41,13 @@ pub(crate) struct PortsArgs {
 /// Flags of `explain`.
 #[derive(Args, Debug)]
 pub(crate) struct ExplainArgs {
-    /// State to explain: `close_wait` or, as `ss` has it, `CLOSE-WAIT`
+    /// State to explain: `close_wait`, or `CLOSE-WAIT` as in `ss`
     #[arg(value_name = "STATE", value_parser = value::state)]
     pub(crate) state: State,
     /// Text, or one JSON object
     #[arg(long, default_value = "text")]
     pub(crate) format: Format,
-    /// Network namespace whose sysctls are shown, by name (`ip netns`; `host` is the initial one)
+    /// Network namespace whose sysctls are shown, by name (see `ip netns`; `host` is the initial one)
     /// or inode number [default: the caller's]
     #[arg(long, value_name = "NAME|INODE", value_parser = value::netns)]
     pub(crate) netns: Option<Netns>,
@@ -64,11 +64,11 @@ pub(crate) struct DoctorArgs {
 /// Who is asked, and by which rules.
 #[derive(Args, Debug)]
 pub(crate) struct SourceArgs {
-    /// Who is asked: `auto` a running daemon, which knows true ages, and the kernel where none answers
+    /// Where the answer comes from: `auto` asks the daemon, which knows exact ages, and the kernel if no
+    /// daemon answers
     #[arg(long, default_value = "auto")]
     pub(crate) source: SourceChoice,
-    /// Control socket of the daemon [default: that of the configuration, or
-    /// /run/tcplinger.sock]
+    /// Control socket of the daemon [default: from the configuration, else /run/tcplinger.sock]
     #[arg(long, value_name = "PATH", value_parser = value::path)]
     pub(crate) control: Option<PathBuf>,
     #[arg(long, value_name = "PATH", help = CONFIG)]

@@ -83,9 +83,7 @@ impl Flagged {
             warning_seconds: ages.warning.as_secs_f64(),
             critical_seconds: ages.critical.as_secs_f64(),
             derivation: derivation.clone(),
-            text: format!(
-                "warning from {warning} on, critical from {critical} on. Why: {derivation}."
-            ),
+            text: format!("warning from {warning}, critical from {critical}. Why: {derivation}."),
         }
     }
 }
@@ -109,7 +107,7 @@ impl Explanation {
             writeln!(out, "  {} = {}", sysctl.name, sysctl.value)?;
             wrap(out, 6, &sysctl.effect)?;
         }
-        let never = "never by its age.";
+        let never = "Never by age.";
         let flagged = self.flagged.as_ref();
         paragraph(
             out,

@@ -39,9 +39,9 @@ fn a_collector_has_a_url_without_a_query() {
         Ok("https://otel.example.com/a".to_owned())
     );
     for (wrong, why) in [
-        ("http://a?b=c", "before `?`"),
-        ("http://a/b?c", "before `?`"),
-        ("http://a/#b", "before `?` and `#`"),
+        ("http://a?b=c", "must not contain `?`"),
+        ("http://a/b?c", "must not contain `?`"),
+        ("http://a/#b", "must not contain `?` or `#`"),
         ("otel.example.com:4318", "not the URL"),
         ("http://user@a", "not the URL"),
         ("http:///a", "not the URL"),

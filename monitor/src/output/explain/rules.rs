@@ -141,7 +141,7 @@ pub(crate) fn write_rules(out: &mut impl Write, rules: &Rules, limits: &Limits) 
         )?;
     }
     if !table.socket_rules.is_empty() {
-        writeln!(out, "\nSocket rules; the first that matches decides:")?;
+        writeln!(out, "\nSocket rules; the first match decides:")?;
     }
     for row in &table.socket_rules {
         let verdict = match &row.ages {
@@ -169,14 +169,14 @@ pub(crate) fn write_rules(out: &mut impl Write, rules: &Rules, limits: &Limits) 
     let (leak, ports) = (&table.leak, &table.ports);
     writeln!(
         out,
-        "\nLeak: CLOSE_WAIT that only grows, by {} or more within {}",
+        "\nLeak: CLOSE_WAIT that only grows, by at least {} within {}",
         leak.growth,
         Span(leak.window),
     )?;
     writeln!(
         out,
-        "Ports and TIME_WAIT buckets: warning at {}, critical at {}; ports also when {} or more are in \
-         use and the rest lasts for less than {} at the present rate",
+        "Ports and TIME_WAIT buckets: warning at {}, critical at {}; ports also if at least {} are in use \
+         and the rest lasts less than {} at the current rate",
         percent(ports.warning_share),
         percent(ports.critical_share),
         percent(ports.forecast_from_share),

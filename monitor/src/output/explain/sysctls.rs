@@ -31,8 +31,8 @@ pub(super) fn sysctls(state: State, limits: &Limits) -> Vec<Sysctl> {
         State::SynRecv | State::NewSynRecv => vec![Sysctl::new(
             "net.ipv4.tcp_synack_retries",
             &limits.synack_retries,
-            "the SYN+ACK is sent again so many times, after 1 s, then each time after twice as \
-             long.",
+            "number of SYN-ACK retransmissions: the first after 1 s, then at twice the interval each \
+             time.",
         )],
         State::Established => vec![retries2(limits)],
         State::FinWait1 | State::LastAck | State::Closing => vec![
@@ -40,9 +40,8 @@ pub(super) fn sysctls(state: State, limits: &Limits) -> Vec<Sysctl> {
                 "net.ipv4.tcp_orphan_retries",
                 &limits.orphan_retries,
                 format!(
-                    "for sockets that no process holds any more; 0 stands for 8. Without any \
-                     answer the kernel gives up at the first try {} after the first \
-                     retransmission.",
+                    "for sockets that no process holds; 0 means 8. Without any answer the kernel \
+                     gives up at the first retry at least {} after the first retransmission.",
                     Span(orphan_timeout(limits)),
                 ),
             ),
@@ -51,16 +50,15 @@ pub(super) fn sysctls(state: State, limits: &Limits) -> Vec<Sysctl> {
         State::FinWait2 => vec![Sysctl::new(
             "net.ipv4.tcp_fin_timeout",
             &limits.fin_timeout.as_secs(),
-            "seconds that a socket without a process may stay in FIN_WAIT2, longer on a slow path \
-             (3.5 retransmission timeouts at the least); TCP_LINGER2 takes its place for one \
-             socket. It does nothing to a socket that a process still holds, and nothing to any \
-             other state.",
+            "seconds that a socket without a process may stay in FIN_WAIT2 (at least 3.5 \
+             retransmission timeouts); TCP_LINGER2 overrides it for one socket. It has no effect \
+             on a socket that a process holds, nor on any other state.",
         )],
         State::TimeWait => time_wait(limits),
         State::CloseWait => vec![Sysctl::new(
             "net.ipv4.tcp_fin_timeout",
             &limits.fin_timeout.as_secs(),
-            "has no effect on CLOSE_WAIT. No sysctl bounds how long that lasts.",
+            "has no effect on CLOSE_WAIT. No sysctl limits that state.",
         )],
         State::Close | State::Listen => Vec::new(),
     }
@@ -72,16 +70,16 @@ fn syn_sent(limits: &Limits) -> Vec<Sysctl> {
             "net.ipv4.tcp_syn_retries",
             &limits.syn_retries,
             format!(
-                "with the next two it decides when connect() fails: here after {}. An application \
-                 may choose its own number (TCP_SYNCNT).",
+                "with the next two, it decides when connect() fails: here after {}. An application \
+                 can set its own number (TCP_SYNCNT).",
                 Span(connect_timeout(limits)),
             ),
         ),
         Sysctl::new(
             "net.ipv4.tcp_syn_linear_timeouts",
             &limits.syn_linear_timeouts,
-            "so many SYNs more are sent, 1 s apart, before the timeout starts to double (Linux 6.5 \
-             and newer).",
+            "number of extra SYNs, 1 s apart, before the timeout starts to double (Linux 6.5 and \
+             later).",
         ),
         rto_max(limits),
     ]
@@ -91,8 +89,7 @@ fn rto_max(limits: &Limits) -> Sysctl {
     Sysctl::new(
         "net.ipv4.tcp_rto_max_ms",
         &limits.rto_max.as_millis(),
-        "the longest time between two retransmissions (a sysctl from Linux 6.15 on, before that a \
-         constant).",
+        "the maximum time between two retransmissions (a constant before Linux 6.15).",
     )
 }
 
@@ -101,9 +98,9 @@ fn retries2(limits: &Limits) -> Sysctl {
         "net.ipv4.tcp_retries2",
         &limits.retries2,
         format!(
-            "for sockets that a process holds: what was sent and is never acknowledged ends the \
-             connection at the first try {} after the first retransmission. TCP_USER_TIMEOUT \
-             takes its place for one socket.",
+            "for sockets that a process holds: data that is never acknowledged ends the connection \
+             at the first retry at least {} after the first retransmission. TCP_USER_TIMEOUT \
+             overrides it for one socket.",
             Span(held_timeout(limits)),
         ),
     )
@@ -126,34 +123,33 @@ fn time_wait(limits: &Limits) -> Vec<Sysctl> {
             "net.ipv4.tcp_tw_reuse",
             &reuse,
             format!(
-                "lets connect() take a local port again that is in TIME_WAIT to the same address \
-                 and port: 0 never, 1 always, 2 on loopback only. Outgoing connections only; a \
-                 server's sockets do not get fewer by it. {timestamps}"
+                "lets connect() reuse a local port that is in TIME_WAIT towards the same address \
+                 and port: 0 never, 1 always, 2 on loopback only. For outgoing connections only; \
+                 it does not reduce a server's TIME_WAIT. {timestamps}"
             ),
         ),
         Sysctl::new(
             "net.ipv4.tcp_tw_reuse_delay",
             &limits.tw_reuse_delay.as_millis(),
-            "milliseconds that such a port must have been in TIME_WAIT (a sysctl from Linux 6.14 \
-             on, before that one second).",
+            "milliseconds that such a port must have been in TIME_WAIT (one second before Linux \
+             6.14).",
         ),
         Sysctl::new(
             "net.ipv4.tcp_max_tw_buckets",
             &limits.max_tw_buckets,
-            "a safety valve: above it connections are closed without TIME_WAIT, and without its \
-             protection. It counts orphans in FIN_WAIT2, too. Do not lower it to get rid of \
-             TIME_WAIT.",
+            "the limit on TIME_WAIT and on orphans in FIN_WAIT2 together. At the limit, connections \
+             close without TIME_WAIT and its protection. Do not lower it to get rid of TIME_WAIT.",
         ),
         Sysctl::new(
             "net.ipv4.ip_local_port_range",
             &format!("{} {}", ports.start(), ports.end()),
-            "ports that connect() chooses from: each in TIME_WAIT is taken for its remote address \
-             and port.",
+            "the ports that connect() chooses from. A port in TIME_WAIT is unavailable for its \
+             remote address and port.",
         ),
         Sysctl::new(
             "net.ipv4.tcp_fin_timeout",
             &limits.fin_timeout.as_secs(),
-            "has no effect on TIME_WAIT, in spite of its reputation: the 60 s are a constant.",
+            "has no effect on TIME_WAIT, despite its reputation: the 60 s are a constant.",
         ),
     ]
 }

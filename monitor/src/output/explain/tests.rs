@@ -50,7 +50,7 @@ fn the_values_are_the_namespaces_own() {
     assert!(time_wait.contains("net.ipv4.tcp_fin_timeout = 17\n      has no effect on TIME_WAIT"));
     assert!(time_wait.contains("timestamps, which are off here"));
     assert!(shown(State::CloseWait).contains("17\n      has no effect on CLOSE_WAIT"));
-    assert!(shown(State::FinWait2).contains("warning from 21.2 s on, critical from 1 min 25 s on"));
+    assert!(shown(State::FinWait2).contains("warning from 21.2 s, critical from 1 min 25 s"));
     assert!(shown(State::SynSent).contains("here after 7 s"));
 }
 
