@@ -89,8 +89,8 @@ fn program() -> [DoctorRow; 3] {
         name: "program",
         outcome,
         found,
-        why: "counts every transition in the kernel; without a cookie in each event the counts \
-              come from a table walk after each change"
+        why: "reports every transition; without cookies in the events, counts come from a table \
+              walk after each change"
             .to_owned(),
         mend,
     };
@@ -106,14 +106,14 @@ fn program() -> [DoctorRow; 3] {
         extra(
             "requests",
             requests,
-            "tells at once of half-open connections whose peers do not answer; without it they are \
-             found at the next walk, and the counts are right all the same",
+            "reports half-open connections without an answer at once; without it the next walk \
+             finds them, and the counts are still right",
         ),
         extra(
             "minisockets",
             minisockets,
-            "tells when a closed socket stops waiting for its peer's FIN; without it FIN_WAIT2 and \
-             TIME_WAIT are told apart at the next walk, and their sum is right all the same",
+            "reports when a closed socket stops waiting for its peer's FIN; without it the next \
+             walk separates FIN_WAIT2 from TIME_WAIT, and their sum is still right",
         ),
     ]
 }
@@ -153,8 +153,8 @@ fn inventory() -> DoctorRow {
         name: "inventory",
         outcome,
         found,
-        why: "the snapshots that find sockets older than tcplinger and correct the counts; \
-              without sock_diag they carry no cookies and cost more"
+        why: "lists the sockets that are older than tcplinger and corrects the counts; without \
+              sock_diag there are no cookies, and it costs more"
             .to_owned(),
         mend,
     }

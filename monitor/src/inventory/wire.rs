@@ -216,7 +216,7 @@ impl<'a> Iterator for Messages<'a> {
             self.rest = &[];
         }
         Some(message.ok_or(Error::Malformed {
-            what: "it is shorter than its kind must be",
+            what: "it is too short for its type",
         }))
     }
 }

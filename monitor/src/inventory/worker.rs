@@ -92,8 +92,7 @@ impl Worker {
                     job(&mut desk);
                     if desk.home.is_lost() {
                         tracing::error!(
-                            "cannot return to the daemon's own network namespace: no more can be \
-                             told of any"
+                            "cannot return to the daemon's own network namespace: counts stop here"
                         );
                         break;
                     }

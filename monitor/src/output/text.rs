@@ -212,7 +212,7 @@ pub(crate) fn write_status(
         let some: Vec<String> = some.collect();
         writeln!(
             out,
-            "\nMPTCP connections, whose TCP sockets are counted above: {}",
+            "\nMPTCP connections (their TCP sockets are counted above): {}",
             some.join(", ")
         )?;
     }
@@ -235,7 +235,8 @@ pub(crate) fn write_status(
         let dropped = summary.log_dropped;
         writeln!(
             out,
-            "{dropped} lines of the daemon's log were dropped: who reads its stderr is too slow"
+            "{dropped} lines of the daemon's log were dropped: the reader of its stderr is too \
+             slow"
         )?;
     }
     write_doubt(out, summary)
@@ -282,7 +283,7 @@ fn write_doubt(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
     };
     writeln!(
         out,
-        "counts that may be wrong just now: {}{more}",
+        "counts that may be wrong now: {}{more}",
         names.join(", ")
     )
 }
@@ -396,9 +397,9 @@ pub(crate) fn write_doctor(
             row.name
         )?;
         if row.outcome != Outcome::Ok {
-            writeln!(out, "          needed for: {}", Escaped(&row.why))?;
+            writeln!(out, "          why: {}", Escaped(&row.why))?;
             if let Some(mend) = &row.mend {
-                writeln!(out, "          to mend: {}", Escaped(mend))?;
+                writeln!(out, "          fix: {}", Escaped(mend))?;
             }
         }
     }

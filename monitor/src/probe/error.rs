@@ -14,31 +14,31 @@ use super::preflight::{self, Lockdown};
 #[derive(Debug, ThisError)]
 pub(crate) enum Error {
     #[error(
-        "missing {}: loading eBPF programs takes CAP_BPF and CAP_PERFMON, entering network \
+        "missing {}: loading eBPF programs needs CAP_BPF and CAP_PERFMON, entering network \
          namespaces CAP_SYS_ADMIN, finding them CAP_SYS_PTRACE; run it as root: sudo tcplinger ...",
         capabilities.join(", ")
     )]
     NotPrivileged { capabilities: Vec<&'static str> },
     #[error(
-        "the kernel refused {action} (EPERM) although every capability is held: this is most \
-         likely a container with its own user namespace, or a seccomp filter; run tcplinger on \
-         the host itself, or in a container started with --privileged --pid=host"
+        "the kernel refused {action} (EPERM) despite all capabilities: most likely this is a \
+         container with its own user namespace, or a seccomp filter; run tcplinger on the host, \
+         or in a container started with --privileged --pid=host"
     )]
     Refused { action: &'static str },
     #[error(
-        "kernel {release} is too old: tcplinger needs the BPF ring buffer, which is there since \
-         Linux 5.8; boot a newer kernel (5.10 LTS or later)"
+        "kernel {release} is too old: tcplinger needs the BPF ring buffer of Linux 5.8; boot a \
+         newer kernel (5.10 LTS or later)"
     )]
     KernelTooOld { release: String },
     #[error(
-        "kernel lockdown is in {mode} mode, which closes tracefs and keeps eBPF helpers from \
-         reading kernel memory; where there is BTF, --program btf works all the same, else boot \
-         with lockdown=integrity (see cat /sys/kernel/security/lockdown)"
+        "kernel lockdown is in {mode} mode, which blocks tracefs and keeps eBPF helpers from \
+         reading kernel memory; with BTF, --program btf still works, else boot with \
+         lockdown=integrity (see cat /sys/kernel/security/lockdown)"
     )]
     Lockdown { mode: Lockdown },
     #[error(
-        "{} is missing: this kernel carries no BTF (CONFIG_DEBUG_INFO_BTF); \
-         try --program classic, or boot a kernel that has it",
+        "{} is missing: this kernel has no BTF (CONFIG_DEBUG_INFO_BTF); try --program classic, or \
+         boot a kernel with BTF",
         path.display()
     )]
     NoBtf { path: PathBuf },
@@ -57,7 +57,7 @@ pub(crate) enum Error {
         path.display()
     )]
     NoTracepoint { path: PathBuf },
-    #[error("neither way to the tracepoint is open. BTF-typed: {btf}. Classic: {classic}")]
+    #[error("cannot attach to the tracepoint. BTF-typed: {btf}. Classic: {classic}")]
     NoWay {
         btf: Box<Error>,
         classic: Box<Error>,
@@ -65,8 +65,8 @@ pub(crate) enum Error {
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error(
-        "{object} is not a usable eBPF object: {reason}; leave --bpf-object out to use the one \
-         built into tcplinger, or build it again: cargo xtask build"
+        "{object} is not a usable eBPF object: {reason}; omit --bpf-object to use the built-in \
+         one, or rebuild it: cargo xtask build"
     )]
     Object { object: String, reason: String },
     #[error(
@@ -80,11 +80,11 @@ pub(crate) enum Error {
         log: Option<PathBuf>,
     },
     #[error(
-        "the classic program does not know network namespaces: leave --netns out, or boot a \
-         kernel with BTF"
+        "the classic program does not report network namespaces: omit --netns, or boot a kernel \
+         with BTF"
     )]
     NoNamespaces,
-    #[error("owners cannot come from the kernel's iterator over descriptors: {reason}")]
+    #[error("cannot use the kernel's descriptor iterator for owners: {reason}")]
     NoIterator { reason: String },
     #[error("cannot {action}: {reason}")]
     Kernel {

@@ -45,7 +45,7 @@ impl Holders {
         preflight::ensure_kernel()?;
         if !preflight::is_whole_host().unwrap_or(true) {
             return Err(unusable(
-                "its process ids are the host's, and this is a pid namespace of its own",
+                "its process ids are the host's, but this is another pid namespace",
             ));
         }
         load::lift_memlock_limit();
@@ -74,7 +74,7 @@ impl Holders {
                 }
                 Err(error) => {
                     return Err(Error::Kernel {
-                        action: "list who holds which socket",
+                        action: "list the owners of sockets",
                         reason: error.to_string(),
                     });
                 }
@@ -93,7 +93,7 @@ impl Holders {
             .and_then(|id| program.take_link(id))
             .map_err(|source| Error::from_program(PROGRAM, &source))?;
         link.into_file().map_err(|source| Error::Kernel {
-            action: "start the iterator over descriptors",
+            action: "start the descriptor iterator",
             reason: source.to_string(),
         })
     }
@@ -147,7 +147,7 @@ fn refusal(error: Error) -> Error {
     match error {
         Error::Verifier { verdict, log, .. } if verdict.contains(HELPER) => {
             log.map(fs::remove_file);
-            unusable(format!("it knows sockets since Linux 5.11 ({verdict})"))
+            unusable(format!("it needs Linux 5.11 to find sockets ({verdict})"))
         }
         other => other,
     }

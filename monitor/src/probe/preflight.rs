@@ -194,11 +194,11 @@ fn privilege() -> Finding {
             Outcome::No
         },
         found: if missing.is_empty() {
-            "every capability that is needed".to_owned()
+            "every capability needed".to_owned()
         } else {
             format!("missing {}", missing.join(", "))
         },
-        why: "to load the eBPF program and to enter every network namespace",
+        why: "loads the eBPF program and enters every network namespace",
         mend: (!missing.is_empty()).then(|| "sudo tcplinger doctor".to_owned()),
     }
 }
@@ -214,8 +214,8 @@ fn whole_host() -> Finding {
         name: "whole host",
         outcome,
         found: found.to_owned(),
-        why: "to find the network namespaces of every process; from inside a container only its \
-              own are counted",
+        why: "finds the network namespaces of every process; inside a container only its own are \
+              counted",
         mend: (outcome == Outcome::Degraded)
             .then(|| "run it on the host, or in a container with --pid=host".to_owned()),
     }
@@ -238,7 +238,7 @@ fn kernel() -> Finding {
         name: "kernel",
         outcome,
         found: format!("Linux {release}"),
-        why: "5.8 brings the ring buffer, 5.12 the socket cookie that joins events and snapshots",
+        why: "5.8 has the ring buffer, 5.12 the socket cookie that joins events and snapshots",
         mend,
     }
 }
@@ -252,7 +252,7 @@ fn lockdown_finding() -> Finding {
             _ => Outcome::Yes,
         },
         found: mode.map_or_else(|| "not in this kernel".to_owned(), |mode| mode.to_string()),
-        why: "confidentiality mode closes the classic program; the BTF-typed one works",
+        why: "confidentiality mode blocks the classic program; the BTF-typed one works",
         mend: (mode == Some(Lockdown::Confidentiality))
             .then(|| "boot with lockdown=integrity".to_owned()),
     }
@@ -277,7 +277,7 @@ fn btf() -> Finding {
             |error| error,
             |_| format!("{}, every field found", offsets::VMLINUX),
         ),
-        why: "without it events carry no cookie, namespace, cgroup or socket error, cost about \
+        why: "without it events have no cookie, namespace, cgroup or socket error and cost about \
               twice as much, and counts come from a table walk after each change",
     }
 }
@@ -302,7 +302,7 @@ fn tracefs() -> Finding {
             Err(Error::Read { path, source }) => format!("{}: {source}", path.display()),
             Err(error) => error.to_string(),
         },
-        why: "the classic tracepoint's fields: the way in for kernels without BTF",
+        why: "has the fields of the classic tracepoint, for kernels without BTF",
     }
 }
 
@@ -316,16 +316,15 @@ fn holders() -> Finding {
         (Some(false), _) => (Outcome::Degraded, "before Linux 5.11, from /proc only"),
         (_, Some(false)) => (Outcome::Degraded, "in a container, from its /proc only"),
         (None, _) => (Outcome::CouldNotTell, "the kernel's version is unreadable"),
-        (Some(true), _) => (Outcome::Yes, "from the iterator over descriptors"),
+        (Some(true), _) => (Outcome::Yes, "from the descriptor iterator"),
     };
     Finding {
         name: "holders",
         outcome,
         found: found.to_owned(),
-        why: "to name the processes that hold a socket; from /proc the same takes many times as \
-              long",
+        why: "names the processes that hold a socket; from /proc it takes many times longer",
         mend: (outcome == Outcome::Degraded)
-            .then(|| "run it on the host itself, on Linux 5.11 or later with BTF".to_owned()),
+            .then(|| "run it on the host, on Linux 5.11 or later with BTF".to_owned()),
     }
 }
 

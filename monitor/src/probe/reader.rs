@@ -51,7 +51,7 @@ impl Reader {
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
         let page = usize::try_from(page).map_err(io::Error::other)?;
         if !ring_bytes.is_power_of_two() {
-            return Err(io::Error::other("its size is no power of two"));
+            return Err(io::Error::other("its size is not a power of two"));
         }
         // `bpf_ringbuf_mmap_user()` in `kernel/bpf/ringbuf.c`.
         let consumer = Mapping::new(ring, 0, page, libc::PROT_READ | libc::PROT_WRITE)?;

@@ -85,7 +85,7 @@ impl Eyes {
                     holders = found;
                     is_seen = |id| id & NO_COOKIE == 0;
                 }
-                Err(error) => tracing::debug!("owners from /proc: {error}"),
+                Err(error) => tracing::debug!("cannot read owners from /proc: {error}"),
             }
         }
         let unseen = wanted().filter(|(id, _)| !is_seen(*id));

@@ -81,7 +81,7 @@ pub(crate) fn write_ports(
     if uncounted > 0 {
         writeln!(
             out,
-            "\n{uncounted} sockets towards still more destinations are not shown"
+            "\n{uncounted} sockets to further destinations are not shown"
         )?;
     }
     Ok(())

@@ -94,7 +94,7 @@ fn namespaces_in_doubt_are_named() {
     }
     summary.namespaces[0].doubt.uncertain.clear();
     let text = shown(|out| write_status(out, Style::Plain, &summary));
-    let expected = "counts that may be wrong just now: host, we\\x1bb (TIME_WAIT by 12)\n";
+    let expected = "counts that may be wrong now: host, we\\x1bb (TIME_WAIT by 12)\n";
     assert!(text.ends_with(expected), "{text}");
     summary.namespaces = vec![summary.namespaces[0].clone(); 7];
     let text = shown(|out| write_status(out, Style::Plain, &summary));
@@ -151,10 +151,10 @@ fn the_doctor_explains_what_is_not_fine() {
         "\
 ok        kernel  6.18.0
 missing   btf     no \\x1b[2J file
-          needed for: exact namespaces
-          to mend: boot a kernel with BTF
+          why: exact namespaces
+          fix: boot a kernel with BTF
 degraded  fentry  EPERM
-          needed for: exact namespaces
+          why: exact namespaces
 "
     );
     let coloured = shown(|out| write_doctor(out, Style::Coloured, &rows));
