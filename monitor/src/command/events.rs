@@ -44,7 +44,10 @@ pub(super) fn run(args: EventsArgs, color: Color) -> Result<ExitCode> {
     }
     let filter = config::filter(args.states, args.filter, netns);
     if let Some(state) = filter.silent_state() {
-        tracing::warn!("no transition matches {state}: the kernel enters or leaves it in silence");
+        tracing::warn!(
+            "no transition matches {state}: the kernel announces neither its start nor \
+                        its end"
+        );
     }
     let mut printer = Printer {
         probe,
@@ -72,7 +75,7 @@ pub(super) fn run(args: EventsArgs, color: Color) -> Result<ExitCode> {
     if unknown > 0 {
         tracing::warn!(
             sockets = unknown,
-            "too many sockets at once: these have no durations"
+            "too many sockets: some transitions have no duration"
         );
     }
     Ok(ExitCode::SUCCESS)

@@ -30,7 +30,7 @@ use crate::{config, inventory};
 
 pub(crate) use logging::say_last;
 
-const NO_LOG: &str = "cannot start the thread that writes the log; look at ulimit -u";
+const NO_LOG: &str = "cannot start the log thread; check ulimit -u";
 const STDOUT: &str = "cannot write to stdout";
 /// A failure, or findings.
 const FAILURE: u8 = 1;

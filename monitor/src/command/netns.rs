@@ -15,7 +15,7 @@ use crate::survey::{Descriptors, Eyes};
 /// found last, by a walk of every descriptor.
 pub(super) fn find(worker: &Worker, wanted: Option<&Netns>) -> Result<Vec<Namespace>> {
     let mut found = wait(|reply| worker.discover(Depth::Threads, reply))?
-        .context("cannot look for network namespaces")?;
+        .context("cannot find network namespaces")?;
     let is_wanted = |found: &&Namespace| {
         wanted.is_some_and(|wanted| is_named(wanted, found.inode, found.name.as_deref()))
     };
@@ -39,7 +39,7 @@ pub(super) fn find(worker: &Worker, wanted: Option<&Netns>) -> Result<Vec<Namesp
         .take(20)
         .collect();
     bail!(
-        "no network namespace {} on this host; there is {}",
+        "no network namespace {} on this host; known: {}",
         shown(wanted),
         known.join(", ")
     );
@@ -48,7 +48,7 @@ pub(super) fn find(worker: &Worker, wanted: Option<&Netns>) -> Result<Vec<Namesp
 fn add_deleted(namespaces: &mut Vec<Namespace>) {
     let descriptors = match Descriptors::read(&Eyes::open()) {
         Some(Ok(descriptors)) => descriptors,
-        Some(Err(error)) => return tracing::warn!("namespaces may be missing: {error}"),
+        Some(Err(error)) => return tracing::warn!("some namespaces may be missing: {error}"),
         None => return,
     };
     let known: HashSet<u32> = namespaces.iter().map(|namespace| namespace.inode).collect();
@@ -75,7 +75,7 @@ pub(super) fn unless_gone<T>(
         Err(inventory::Error::Gone { .. }) => Ok(None),
         taken => taken
             .map(Some)
-            .with_context(|| format!("cannot take the inventory of namespace {}", namespace.inode)),
+            .with_context(|| format!("cannot list the sockets of namespace {}", namespace.inode)),
     }
 }
 

@@ -88,7 +88,7 @@ async fn keep_reloading(
         {
             Ok(file) => {
                 for key in config::fixed_changes(args, started, &file) {
-                    tracing::warn!("[daemon] {key} has changed; that takes a restart");
+                    tracing::warn!("[daemon] {key} has changed; that needs a restart");
                 }
                 // Fails only where the daemon ends.
                 let _ = settings

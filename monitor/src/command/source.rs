@@ -56,7 +56,7 @@ impl Asked {
                         // Who may not ask the kernel learns what is wrong with the daemon.
                         return Err(error.into());
                     };
-                    tracing::warn!("{error}; the kernel answers: ages are lower bounds");
+                    tracing::warn!("{error}; asking the kernel instead: ages are lower bounds");
                     Ok(kernel)
                 }
                 Err(error) => Err(error.into()),
@@ -74,9 +74,7 @@ impl Source {
         match Asked::choose(args, &file)? {
             Asked::Daemon(control) => {
                 if args.config.is_some() {
-                    tracing::warn!(
-                        "the daemon judges by its own rules; --source kernel uses these"
-                    );
+                    tracing::warn!("the daemon uses its own rules; --source kernel uses these");
                 }
                 let netns = match wanted {
                     // Who may only ask the daemon cannot find it out otherwise.

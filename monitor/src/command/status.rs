@@ -48,7 +48,10 @@ pub(super) fn from_daemon(control: &Path, wanted: Option<&Netns>) -> Result<Summ
             .retain(|known| netns::is_named(wanted, known.netns, known.name.as_deref()));
         if summary.namespaces.is_empty() {
             let wanted = netns::shown(wanted);
-            bail!("the daemon knows no network namespace {wanted}; tcplinger status lists them");
+            bail!(
+                "the daemon does not know network namespace {wanted}; tcplinger status lists \
+                   the known ones"
+            );
         }
     }
     Ok(summary)

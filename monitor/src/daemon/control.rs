@@ -129,30 +129,30 @@ impl io::Write for Reply {
 #[derive(Debug, ThisError)]
 pub(crate) enum Error {
     #[error(
-        "tcplinger is already running (pid {pid}, control socket {}): ask it with tcplinger \
-         status, stop it with kill {pid}, or give this one another socket with --control PATH",
+        "tcplinger is already running (pid {pid}, control socket {}): query it with tcplinger \
+         status, stop it with kill {pid}, or use another socket with --control PATH",
         path.display()
     )]
     AlreadyRunning { pid: u32, path: PathBuf },
     #[error(
-        "another process holds the lock beside the control socket {}: choose another with \
+        "another process holds the lock of the control socket {}: use another socket with \
          --control PATH",
         path.display()
     )]
     Locked { path: PathBuf },
     #[error(
-        "cannot use the control socket {}: {reason}; choose another with --control PATH",
+        "cannot use the control socket {}: {reason}; use another socket with --control PATH",
         path.display()
     )]
     Path { path: PathBuf, reason: io::Error },
     #[error(
-        "no daemon answers at {}: start one with tcplinger run, or leave --source daemon out",
+        "no daemon answers at {}: start one with tcplinger run, or omit --source daemon",
         path.display()
     )]
     NotRunning { path: PathBuf },
     #[error(
-        "the daemon that made the control socket {} is gone, and did not end in order: start one \
-         with tcplinger run, or use --source kernel",
+        "the daemon of the control socket {} is gone; it crashed or was killed: start one with \
+         tcplinger run, or use --source kernel",
         path.display()
     )]
     Stale { path: PathBuf },
@@ -167,8 +167,8 @@ pub(crate) enum Error {
         theirs: String,
     },
     #[error(
-        "the control socket {} is for others: ask as root, or as a member of the group that the \
-         daemon's [daemon] group names",
+        "no permission for the control socket {}: run this as root, or as a member of the \
+         daemon's [daemon] group",
         path.display()
     )]
     NoRight { path: PathBuf },
@@ -185,8 +185,8 @@ pub(crate) enum Error {
         what: String,
     },
     #[error(
-        "[daemon] group: there is no group {group:?} in /etc/group; name one of those there, or give \
-         the number of one that is kept elsewhere"
+        "[daemon] group: no group {group:?} in /etc/group; name one that is in it, or give the \
+         number of a group kept elsewhere"
     )]
     NoGroup { group: String },
     #[error("the daemon at {} gave no usable answer: {reason}; use --source kernel", path.display())]
@@ -271,7 +271,7 @@ impl Claim {
                 fs::remove_file(&self.path).map_err(failed)?;
             }
             Ok(_) => {
-                let there = "something that is no socket is there already";
+                let there = "a file that is not a socket is in the way";
                 return Err(failed(io::Error::other(there)));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -334,7 +334,8 @@ pub(super) async fn serve(listener: UnixListener, askers: mpsc::Sender<Asker>) {
                 drop(tokio::spawn(async move {
                     let answered = tokio::select! {
                         answered = answer(stream, askers, &looks, &place) => answered,
-                        () = place.lost() => Err(io::Error::other("it made room for another")),
+                        () = place.lost() => Err(io::Error::other("closed to make room for \
+                                                                   another client")),
                     };
                     if let Err(error) = answered {
                         tracing::debug!("control socket: {error}");

@@ -36,7 +36,7 @@ use live::Live;
 use reconcile::Reconciler;
 
 /// What follows the reason why a configuration is not reloaded.
-pub(crate) const NOT_RELOADED: &str = "nothing is reloaded: the old configuration stays in force";
+pub(crate) const NOT_RELOADED: &str = "not reloaded: the old configuration stays in force";
 
 /// What the daemon is told.
 #[derive(Debug)]

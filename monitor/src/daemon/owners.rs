@@ -57,7 +57,7 @@ impl OwnerWatch {
     pub(super) async fn turn(&mut self, all: Counts, worker: &Worker, known: &[Namespace]) {
         if let Some(walk) = self.at_work.take_if(|walk| walk.is_finished()) {
             let (found, cpu) = walk.await.unwrap_or_else(|error| {
-                tracing::error!("cannot tell who holds the sockets: {error}");
+                tracing::error!("cannot find the owners of sockets: {error}");
                 (None, Duration::ZERO)
             });
             self.spent += cpu;
@@ -94,7 +94,7 @@ impl OwnerWatch {
 
 /// None where the kernel does not finish it.
 fn walk(eyes: &Eyes) -> Option<Vec<Holder>> {
-    let failed = |error| tracing::debug!("who holds the sockets: {error}");
+    let failed = |error| tracing::debug!("cannot find the owners of sockets: {error}");
     eyes.look_at_all()?.map_err(failed).ok()
 }
 

@@ -164,7 +164,8 @@ impl Reconciler {
                         match self.ticks() {
                             Ok(other) => ticks = other,
                             // Out of descriptors, most likely.
-                            Err(error) => tracing::warn!("{error:#}; the interval stays"),
+                            Err(error) => tracing::warn!("{error:#}; the old interval stays in \
+                                                          force"),
                         }
                     }
                 }
@@ -216,7 +217,7 @@ impl Reconciler {
         live.set_logs_transitions(settings.logs_transitions);
         drop(live);
         self.watch.set_rules(settings.rules);
-        tracing::info!("the configuration is reloaded");
+        tracing::info!("configuration reloaded");
         true
     }
 
@@ -368,7 +369,7 @@ impl Reconciler {
             tracing::warn!(
                 lines,
                 total,
-                "log lines were dropped: who reads them is too slow"
+                "log lines were dropped: the reader of stderr is too slow"
             );
             self.told_dropped = total;
         }
@@ -409,13 +410,13 @@ impl Reconciler {
         let has_looked = match refreshed {
             // Without any there is nothing to go on with.
             Err(error) if error.is_fatal() || self.roster.known().is_empty() => {
-                return Err(error).context("cannot look for network namespaces");
+                return Err(error).context("cannot find network namespaces");
             }
             Err(error) => {
                 if self.live.borrow_mut().census.note_undiscovered() {
                     tracing::warn!(
-                        "cannot look for network namespaces: {error}; new ones are missing until \
-                         that works again"
+                        "cannot find network namespaces: {error}; new ones are missing until this \
+                         works again"
                     );
                 }
                 false

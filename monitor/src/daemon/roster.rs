@@ -116,7 +116,7 @@ impl Roster {
             tracing::info!(
                 netns = namespace.inode,
                 name = namespace.name.as_deref().map(Escaped).map(display),
-                "no process is in this namespace and it is mounted nowhere: sockets keep it"
+                "no process or mount leads into this namespace: only sockets keep it alive"
             );
         }
         namespace
@@ -132,7 +132,7 @@ impl Roster {
         if found.unreadable > self.unreadable {
             tracing::warn!(
                 processes = found.unreadable,
-                "the namespaces of some processes cannot be read, so theirs may be missing"
+                "cannot read the namespaces of some processes; some may be missing"
             );
         }
         self.unreadable = found.unreadable;

@@ -222,7 +222,7 @@ fn without_descriptors_namespaces_are_in_doubt_and_come_back() {
     });
     assert!(doubted.is_some(), "{}", ask("/api/v1/status"));
     eventually(PATIENCE, || {
-        let is_told = daemon.log().contains("cannot look for network namespaces");
+        let is_told = daemon.log().contains("cannot find network namespaces");
         is_told.then_some(())
     })
     .expect("a warning");
@@ -236,6 +236,6 @@ fn without_descriptors_namespaces_are_in_doubt_and_come_back() {
     let _listener = listen_in(&netns, "127.0.0.1:0");
     assert_agrees(&daemon, &netns);
     let log = daemon.log();
-    let warnings = log.matches("cannot look for network namespaces").count();
+    let warnings = log.matches("cannot find network namespaces").count();
     assert_eq!(warnings, 1, "{log}");
 }

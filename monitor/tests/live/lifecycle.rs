@@ -89,7 +89,7 @@ fn a_file_that_is_no_socket_is_left_alone() {
     let refused = output(tcplinger("run --duration 1s --control").arg(&control));
     let message = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(1), "{message}");
-    assert!(message.contains("no socket"), "{message}");
+    assert!(message.contains("not a socket"), "{message}");
     assert_eq!(fs::read_to_string(&control).unwrap(), "mine");
 }
 

@@ -41,7 +41,7 @@ fn rules_and_outlets_are_reloaded_and_what_is_refused_changes_nothing() {
     assert!(daemon.stuck(&netns, "").findings.is_empty());
 
     scratch.write(&rules("1s"));
-    reload(&daemon, "is reloaded");
+    reload(&daemon, "configuration reloaded");
     assert_eq!(notices.next()["event"], "raised");
 
     for (bad, place) in [
@@ -62,7 +62,7 @@ fn rules_and_outlets_are_reloaded_and_what_is_refused_changes_nothing() {
 
     let file = scratch.path("findings.jsonl");
     scratch.write(&format!("{}[findings]\nfile = {file:?}\n", rules("1h")));
-    reload(&daemon, "is reloaded");
+    reload(&daemon, "configuration reloaded");
     assert_eq!(notices.next()["event"], "cleared");
     let is_told = eventually(PATIENCE, || {
         let lines = fs::read_to_string(&file).ok()?;
@@ -77,7 +77,7 @@ fn what_takes_a_restart_is_named() {
     let scratch = Scratch::new();
     let daemon = Daemon::configured("[daemon]\nring_size = \"8MiB\"\n", &scratch);
     scratch.write("[daemon]\nring_size = \"16MiB\"\nsummary_every = \"1s\"\n");
-    let told = reload(&daemon, "is reloaded");
+    let told = reload(&daemon, "configuration reloaded");
     assert!(told.contains("[daemon] ring_size has changed"), "{told}");
     assert!(!told.contains("summary_every"), "{told}");
 }
@@ -107,7 +107,7 @@ fn a_new_token_is_in_force_at_once_at_the_same_address() {
     assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
 
     fs::write(&token, &two).unwrap();
-    reload(&daemon, "is reloaded");
+    reload(&daemon, "configuration reloaded");
     assert_eq!(status_with(&daemon, &one), 401);
     assert_eq!(status_with(&daemon, &two), 200);
     // Who was let in by the old one is not served for ever.
@@ -120,7 +120,7 @@ fn a_new_token_is_in_force_at_once_at_the_same_address() {
     reload(&daemon, "the old configuration stays in force");
     assert_eq!(status_with(&daemon, &two), 200);
     scratch.write("");
-    reload(&daemon, "is reloaded");
+    reload(&daemon, "configuration reloaded");
     assert_eq!(status_with(&daemon, "none"), 200);
 }
 
@@ -195,7 +195,7 @@ fn what_the_new_rules_do_not_name_is_over() {
     };
     wait_for("raised");
     scratch.write(&format!("{}{findings}", rules("1h")));
-    reload(&daemon, "is reloaded");
+    reload(&daemon, "configuration reloaded");
     wait_for("cleared");
     drop(server);
 }

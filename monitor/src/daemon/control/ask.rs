@@ -27,7 +27,10 @@ pub(crate) fn ask(path: &Path, question: Question) -> Result<Vec<u8>, Error> {
     if line.last() == Some(&b'\n') {
         Ok(line)
     } else {
-        Err(bad_answer(path, &io::Error::other("it hung up")))
+        Err(bad_answer(
+            path,
+            &io::Error::other("it closed the connection"),
+        ))
     }
 }
 
@@ -60,7 +63,7 @@ fn converse(path: &Path, question: Question) -> Result<Vec<u8>, Error> {
         .read_to_end(&mut answer)
         .map_err(failed)?;
     let Some(end) = answer.iter().position(|byte| *byte == b'\n') else {
-        return Err(bad(io::Error::other("it hung up")));
+        return Err(bad(io::Error::other("it closed the connection")));
     };
     let rest = answer.split_off(end + 1);
     let hello: Hello = serde_json::from_slice(&answer).map_err(|error| bad(error.into()))?;
@@ -124,14 +127,14 @@ fn hung(path: &Path, pid: Option<u32>) -> Error {
         pid,
         what: match (state, pid) {
             (Some('T'), Some(pid)) => {
-                format!("it is stopped; let it go on with kill -CONT {pid}")
+                format!("it is stopped; continue it with kill -CONT {pid}")
             }
-            (Some('t'), _) => "a debugger holds it; let it go on there".to_owned(),
+            (Some('t'), _) => "a debugger has stopped it; continue it there".to_owned(),
             (Some('D'), Some(pid)) => {
-                format!("it waits in the kernel; see cat /proc/{pid}/stack")
+                format!("it waits in the kernel; see /proc/{pid}/stack")
             }
-            (Some('Z' | 'X') | None, _) => "it hangs; start another".to_owned(),
-            (Some(_), _) => "it hangs; see its log, and start it again".to_owned(),
+            (Some('Z' | 'X') | None, _) => "it hangs; restart it".to_owned(),
+            (Some(_), _) => "it hangs; read its log and restart it".to_owned(),
         },
     }
 }

@@ -60,7 +60,7 @@ impl Watch {
                     self.spend(survey.cost.cpu, pays);
                 }
                 Err(Error::Stopped) => return Err(Error::Stopped.into()),
-                Err(error) => tracing::debug!("cannot survey its ports: {error}"),
+                Err(error) => tracing::debug!("cannot check its ports: {error}"),
             }
         }
         self.judge_ports(monotonic());
