@@ -17,7 +17,7 @@ pub(super) fn open_regular(path: &Path) -> io::Result<File> {
     if file.metadata()?.is_file() {
         Ok(file)
     } else {
-        Err(io::Error::other("that is no regular file"))
+        Err(io::Error::other("it is not a regular file"))
     }
 }
 

@@ -84,29 +84,29 @@ pub(crate) enum Error {
     #[error(transparent)]
     Http(#[from] http::Error),
     #[error(
-        "[otlp] endpoint {endpoint:?} is no URL: {why}; give one such as http://127.0.0.1:4318"
+        "[otlp] endpoint {endpoint:?} is not a URL: {why}; give one such as http://127.0.0.1:4318"
     )]
     Endpoint { endpoint: String, why: String },
     #[error(
-        "cannot read the token in {}: {why}; put it there as one line, for root only to \
-         read, or leave bearer_token_file out",
+        "cannot read the token in {}: {why}; write it there as one line, readable only by root, \
+         or omit bearer_token_file",
         path.display()
     )]
     Token { path: PathBuf, why: String },
     #[error(
         "cannot read the authorities in {}: {source}; name a PEM file with the certificates to \
-         trust, or leave [otlp] tls_ca out for the system's",
+         trust, or omit [otlp] tls_ca to use the system's",
         path.display()
     )]
     Authorities { path: PathBuf, source: io::Error },
     #[error(
-        "this system trusts no authority, so no collector can be reached by https: install \
-         ca-certificates, or name a PEM file as [otlp] tls_ca"
+        "this system has no certificate authorities, so https to a collector cannot work: install \
+         ca-certificates, or set [otlp] tls_ca to a PEM file"
     )]
     NoAuthorities,
     #[error("cannot write findings to {}: {why}", path.display())]
     FindingsFile { path: PathBuf, why: String },
-    #[error("cannot start a thread to publish: {0}; look at ulimit -u")]
+    #[error("cannot start a thread to publish: {0}; check ulimit -u")]
     Thread(#[from] io::Error),
 }
 
@@ -233,7 +233,7 @@ impl Publisher {
         }
         let deadline = Instant::now() + PATIENCE;
         if !pushing.iter().all(|outlet| outlet.has_ended_by(deadline)) {
-            tracing::warn!("an outlet hangs: what it had not told yet is lost");
+            tracing::warn!("an output hangs: its unsent data is lost");
         }
     }
 

@@ -305,7 +305,7 @@ fn files_that_are_no_good_are_refused() {
         ),
         (
             "bearer_token_file = \"/dev/null\"".to_owned(),
-            "no regular file",
+            "not a regular file",
         ),
         (tls(&key, &key), "no certificate in"),
         (

@@ -150,9 +150,9 @@ fn a_collector_that_comes_late_gets_the_findings() {
     for (sink, dropped) in [("otlp_logs", "dropped=0"), ("otlp_metrics", "dropped=")] {
         let is_told = || Some(told(&daemon, sink)).filter(|lines| lines.len() == 2);
         let lines = eventually(PATIENCE, is_told).unwrap_or_else(|| panic!("{}", daemon.log()));
-        assert!(lines[0].contains("does not take"), "{lines:?}");
+        assert!(lines[0].contains("does not accept"), "{lines:?}");
         assert!(
-            lines[1].contains("takes") && lines[1].contains(dropped),
+            lines[1].contains("accepts") && lines[1].contains(dropped),
             "{lines:?}"
         );
     }
@@ -326,19 +326,14 @@ fn findings_on_a_stdout_that_stalls_and_closes() {
     }
     drop(reader);
     drop(servers);
-    let is_told = || {
-        daemon
-            .log()
-            .contains("nobody reads the findings")
-            .then_some(())
-    };
+    let is_told = || daemon.log().contains("stdout is closed").then_some(());
     assert!(eventually(PATIENCE, is_told).is_some(), "{}", daemon.log());
     let servers = leave();
     daemon.stuck_once(&netns, "", |list| list.findings.len() == CROWD);
     drop(servers);
     assert!(daemon.end(Signal::TERM).success());
     let log = daemon.log();
-    assert_eq!(log.matches("nobody reads the findings").count(), 1, "{log}");
+    assert_eq!(log.matches("stdout is closed").count(), 1, "{log}");
     assert_eq!(log.matches("too slow").count(), 0, "{log}");
 }
 
@@ -372,9 +367,9 @@ fn an_outlet_that_cannot_be_opened_is_told_at_once() {
     for (config, words) in [
         (findings(&missing, &netns), "mkdir -p"),
         (findings(&link, &netns), "symbolic link"),
-        (key("bearer_token_file"), "leave bearer_token_file out"),
-        (key("tls_ca"), "leave [otlp] tls_ca out"),
-        (otlp("").replace(":1\"", ":port\""), "is no URL"),
+        (key("bearer_token_file"), "omit bearer_token_file"),
+        (key("tls_ca"), "omit [otlp] tls_ca"),
+        (otlp("").replace(":1\"", ":port\""), "is not a URL"),
     ] {
         let config = scratch.write(&config);
         let control = scratch.path("control");

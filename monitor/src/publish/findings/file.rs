@@ -93,7 +93,7 @@ impl LogFile {
             }
             Err(error) if !self.is_rotation_failing => {
                 let path = self.path.display();
-                tracing::warn!("cannot rotate {path}: {error}; it grows on");
+                tracing::warn!("cannot rotate {path}: {error}; it keeps growing");
                 self.is_rotation_failing = true;
             }
             Err(_) => {}
@@ -132,7 +132,7 @@ fn open(path: &Path) -> io::Result<File> {
         .open(path)?;
     let found = file.metadata()?;
     if !found.is_file() {
-        return Err(io::Error::other("it is no regular file"));
+        return Err(io::Error::other("it is not a regular file"));
     }
     end_line(&file, found.len())?;
     Ok(file)

@@ -150,7 +150,7 @@ impl Writer {
     fn note_trouble(&mut self, error: &io::Error) {
         match &self.target {
             Target::Stdout if error.kind() == io::ErrorKind::BrokenPipe => {
-                tracing::warn!("nobody reads the findings on stdout any more; none are written");
+                tracing::warn!("stdout is closed: no more findings are written to it");
                 self.target = Target::Gone;
             }
             Target::Gone => {}
@@ -158,7 +158,10 @@ impl Writer {
             Target::Stdout => tracing::warn!("findings are dropped: stdout: {error}"),
             Target::File(file) => {
                 let path = file.path().display();
-                tracing::warn!("findings are dropped: {path}: {error}; trying on in silence");
+                tracing::warn!(
+                    "findings are dropped: {path}: {error}; retrying without further \
+                                messages"
+                );
             }
         }
         self.is_in_trouble = true;

@@ -106,7 +106,7 @@ impl Client {
 fn caught<T>(send: impl FnOnce() -> Result<T, ureq::Error>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(send)) {
         Ok(answer) => answer.map_err(|error| error.to_string()),
-        Err(_) => Err("no thread for the lookup of its name; look at ulimit -u".to_owned()),
+        Err(_) => Err("cannot start a thread to look up its name; check ulimit -u".to_owned()),
     }
 }
 
@@ -117,7 +117,7 @@ fn url(text: &str) -> Result<Uri, String> {
     // A port that is no number is none to the parser.
     let has_more = authority.as_str().len() > authority.host().len();
     if has_more && authority.port_u16().is_none() {
-        return Err("its port is no number from 0 to 65535".to_owned());
+        return Err("its port is not a number from 0 to 65535".to_owned());
     }
     Ok(uri)
 }
@@ -142,7 +142,7 @@ fn judge(
     let words = refusal(body);
     let why = match &*words {
         _ if status.is_redirection() => {
-            format!("HTTP {status}: redirects are not followed; name the collector itself")
+            format!("HTTP {status}: redirects are not followed; use the collector's own URL")
         }
         "" => format!("HTTP {status}"),
         words => format!("HTTP {status}: {words}"),
@@ -175,7 +175,7 @@ fn token(path: &Path) -> Result<String, String> {
         .map_err(|error| error.to_string())?;
     let token = text.trim();
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("not one word of printable ASCII".to_owned());
+        return Err("it is not one word of printable ASCII".to_owned());
     }
     Ok(token.to_owned())
 }
@@ -197,7 +197,7 @@ fn from_file(path: &Path) -> Result<Vec<Certificate<'static>>, Error> {
         })
         .collect();
     if found.is_empty() {
-        return Err(fail(io::Error::other("there is no certificate in it")));
+        return Err(fail(io::Error::other("it contains no certificate")));
     }
     Ok(found)
 }
@@ -257,10 +257,10 @@ mod tests {
         let name = format!("tcplinger-fifo-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
         mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
-        assert!(token(&path).unwrap_err().contains("no regular file"));
+        assert!(token(&path).unwrap_err().contains("not a regular file"));
         let refused = from_file(&path).unwrap_err().to_string();
         std::fs::remove_file(&path).unwrap();
-        assert!(refused.contains("no regular file"), "{refused}");
+        assert!(refused.contains("not a regular file"), "{refused}");
     }
 
     #[test]

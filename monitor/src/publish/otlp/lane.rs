@@ -92,12 +92,7 @@ impl Lane {
         let (sink, url) = (self.sink.name(), &self.url);
         if self.is_in_trouble {
             let dropped = self.dropped;
-            tracing::info!(
-                sink,
-                url,
-                dropped,
-                "the collector takes what is pushed again"
-            );
+            tracing::info!(sink, url, dropped, "the collector accepts data again");
         }
         if !message.is_empty() {
             tracing::debug!(sink, url, "the collector says: {}", Escaped(message));
@@ -112,7 +107,7 @@ impl Lane {
             tracing::warn!(
                 sink,
                 url,
-                "the collector does not take what is pushed: {}; trying on in silence",
+                "the collector does not accept data: {}; retrying without further messages",
                 Escaped(why)
             );
         }

@@ -190,7 +190,7 @@ impl Exporter {
         let lost = self.backlog.len() as u64;
         self.shared.tallies.note_dropped(Sink::OtlpLogs, lost);
         if lost > 0 {
-            tracing::warn!(findings = lost, "not pushed before the end");
+            tracing::warn!(findings = lost, "not pushed before the daemon ended");
         }
         if !self.metrics.is_in_trouble()
             && let Some(timeout) = left()
