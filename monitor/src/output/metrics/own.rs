@@ -20,7 +20,7 @@ pub(super) static OWN: [Family; 34] = [
     Family {
         name: "tcplinger_events_received",
         kind: Counter,
-        help: "Transitions of which the record reached the daemon.",
+        help: "Transitions whose record reached the daemon.",
         otel: ("tcplinger.events.received", "{transition}"),
         points: values::events_received,
         ..ONE
@@ -28,7 +28,7 @@ pub(super) static OWN: [Family; 34] = [
     Family {
         name: "tcplinger_events_lost",
         kind: Counter,
-        help: "Transitions of which no record reached the daemon; it counts anew after each.",
+        help: "Transitions whose record did not reach the daemon; it recounts after each loss.",
         otel: ("tcplinger.events.lost", "{transition}"),
         points: values::events_lost,
         ..ONE
@@ -44,7 +44,7 @@ pub(super) static OWN: [Family; 34] = [
     Family {
         name: "tcplinger_drift_sockets",
         kind: Counter,
-        help: "Full sockets by which snapshots have corrected the event-driven counts.",
+        help: "Full sockets by which snapshots corrected the event-driven counts.",
         otel: ("tcplinger.drift.sockets", "{socket}"),
         points: values::drift,
         ..ONE
@@ -52,8 +52,8 @@ pub(super) static OWN: [Family; 34] = [
     Family {
         name: "tcplinger_uncovered_transitions",
         kind: Counter,
-        help: "Transitions in network namespaces that were not found yet, or cannot be: no count has \
-               their sockets.",
+        help: "Transitions in network namespaces that are not found yet or cannot be found; their \
+               sockets are in no count.",
         otel: ("tcplinger.uncovered_transitions", "{transition}"),
         points: values::uncovered,
         ..ONE
@@ -61,8 +61,8 @@ pub(super) static OWN: [Family; 34] = [
     Family {
         name: "tcplinger_contradicting_transitions",
         kind: Counter,
-        help: "Transitions that started in another state than their socket was known to be in; the \
-               kernel was asked about each.",
+        help: "Transitions from another state than the one known of the socket; the kernel was \
+               asked about each.",
         otel: ("tcplinger.contradicting_transitions", "{transition}"),
         points: values::contradicting,
         ..ONE
@@ -70,8 +70,8 @@ pub(super) static OWN: [Family; 34] = [
     Family {
         name: "tcplinger_repeated_transitions",
         kind: Counter,
-        help: "Transitions that said what a snapshot had told already, or that came twice; none is \
-               counted twice.",
+        help: "Transitions that a snapshot had already shown, or that arrived twice; none counts \
+               twice.",
         otel: ("tcplinger.repeated_transitions", "{transition}"),
         points: values::repeated,
         ..ONE
@@ -88,8 +88,8 @@ pub(super) static OWN: [Family; 34] = [
         name: "tcplinger_sockets_uncertain",
         kind: Gauge,
         unit: "",
-        help: "Sockets by which the count of a state may be off though nothing contradicts it, all \
-               network namespaces together.",
+        help: "Number of sockets by which the count of a state may be off without any \
+               contradiction, all network namespaces together.",
         labels: &["state"],
         most: 3,
         otel: ("tcplinger.sockets.uncertain", "{socket}"),
@@ -98,7 +98,7 @@ pub(super) static OWN: [Family; 34] = [
     Family {
         name: "tcplinger_namespaces_in_doubt",
         kind: Gauge,
-        help: "Network namespaces any of whose counts may be wrong.",
+        help: "Network namespaces with a count that may be wrong.",
         otel: ("tcplinger.namespaces_in_doubt", "{namespace}"),
         points: values::namespaces_in_doubt,
         ..ONE
@@ -107,7 +107,8 @@ pub(super) static OWN: [Family; 34] = [
         name: "tcplinger_namespace_walk_age_seconds",
         kind: Gauge,
         unit: "seconds",
-        help: "Time since all sockets of the namespace were last walked; of the namespaces that have most sockets.",
+        help: "Time since the last walk of all sockets of the namespace, for the namespaces that \
+               have the most sockets.",
         labels: &["netns", "namespace"],
         most: crate::track::TOP,
         otel: ("tcplinger.namespace.walk_age", "s"),
@@ -117,7 +118,7 @@ pub(super) static OWN: [Family; 34] = [
         name: "tcplinger_audit_difference_sockets",
         kind: Gauge,
         unit: "",
-        help: "Published minus asked counts, as the last audit of each namespace found them; corrected since.",
+        help: "Published minus actual counts at the last audit of each namespace; corrected since.",
         labels: &["state"],
         most: 12,
         otel: ("tcplinger.audit.difference", "{socket}"),
@@ -127,7 +128,7 @@ pub(super) static OWN: [Family; 34] = [
         name: "tcplinger_untracked_sockets",
         kind: Counter,
         unit: "",
-        help: "Times that a socket found no room in a table of the daemon, which then tells less of it.",
+        help: "Times that a table of the daemon was full and a socket was not tracked in it.",
         labels: &["table"],
         most: 1,
         otel: ("tcplinger.untracked.sockets", "{socket}"),
@@ -136,7 +137,7 @@ pub(super) static OWN: [Family; 34] = [
     Family {
         name: "tcplinger_counts_in_doubt",
         kind: Gauge,
-        help: "1 while some count of a namespace may be wrong, as far as anything tells.",
+        help: "1 while a count of any namespace may be wrong, as far as known.",
         otel: ("tcplinger.counts_in_doubt", "1"),
         points: values::doubt,
         ..ONE
@@ -145,7 +146,7 @@ pub(super) static OWN: [Family; 34] = [
         name: "tcplinger_sample_timestamp_seconds",
         kind: Gauge,
         unit: "seconds",
-        help: "When these figures were taken, since the epoch.",
+        help: "Time of these figures, since the epoch.",
         otel: ("tcplinger.sample.timestamp", "s"),
         points: values::taken,
         ..ONE
@@ -154,7 +155,7 @@ pub(super) static OWN: [Family; 34] = [
         name: "tcplinger_walk_cpu_seconds",
         kind: Counter,
         unit: "seconds",
-        help: "CPU time spent on walks of the kernel's tables, by what they were for.",
+        help: "CPU time of walks of the kernel's tables, by purpose.",
         labels: &["purpose"],
         most: 3,
         otel: ("tcplinger.walk.cpu", "s"),
@@ -164,7 +165,7 @@ pub(super) static OWN: [Family; 34] = [
         name: "tcplinger_process_cpu_seconds",
         kind: Counter,
         unit: "seconds",
-        help: "CPU time of the daemon, user and system, walks included.",
+        help: "CPU time of the daemon, user and system, including walks.",
         otel: ("process.cpu.time", "s"),
         points: values::process_cpu,
         ..ONE
@@ -173,7 +174,7 @@ pub(super) static OWN: [Family; 34] = [
         name: "tcplinger_process_resident_memory_bytes",
         kind: Gauge,
         unit: "bytes",
-        help: "Resident memory of the daemon, the ring buffer included.",
+        help: "Resident memory of the daemon, including the ring buffer.",
         otel: ("process.memory.usage", "By"),
         points: values::process_memory,
         ..ONE
@@ -189,7 +190,7 @@ pub(super) static OWN: [Family; 34] = [
     Family {
         name: "tcplinger_process_max_fds",
         kind: Gauge,
-        help: "Most descriptors that the daemon may open; +Inf without a limit.",
+        help: "Limit on open descriptors of the daemon; +Inf without a limit.",
         otel: ("tcplinger.process.max_fds", "{file_descriptor}"),
         points: values::process_max_fds,
         ..ONE
@@ -206,7 +207,7 @@ pub(super) static OWN: [Family; 34] = [
         name: "tcplinger_process_start_time_seconds",
         kind: Gauge,
         unit: "seconds",
-        help: "When the daemon started, since the epoch.",
+        help: "Start time of the daemon, since the epoch.",
         otel: ("tcplinger.process.start_time", "s"),
         points: values::process_start,
         ..ONE
@@ -215,7 +216,7 @@ pub(super) static OWN: [Family; 34] = [
         name: "tcplinger_program_run_seconds",
         kind: Counter,
         unit: "seconds",
-        help: "Time spent in the program in the kernel; only while kernel.bpf_stats_enabled.",
+        help: "Run time of the program in the kernel; only while kernel.bpf_stats_enabled.",
         otel: ("tcplinger.program.run", "s"),
         points: values::program_time,
         ..ONE
@@ -251,7 +252,7 @@ pub(super) static OWN: [Family; 34] = [
         name: "tcplinger_http_requests",
         kind: Counter,
         unit: "",
-        help: "Requests answered, by the class of the status code.",
+        help: "HTTP requests answered, by class of the status code.",
         labels: &["code"],
         most: 3,
         otel: ("tcplinger.http.requests", "{request}"),
@@ -260,7 +261,7 @@ pub(super) static OWN: [Family; 34] = [
     Family {
         name: "tcplinger_http_connections",
         kind: Gauge,
-        help: "Connections of clients that are open now.",
+        help: "Open connections of HTTP clients.",
         otel: ("tcplinger.http.connections", "{connection}"),
         points: values::http_connections,
         ..ONE
@@ -269,7 +270,8 @@ pub(super) static OWN: [Family; 34] = [
         name: "tcplinger_http_dropped_connections",
         kind: Counter,
         unit: "",
-        help: "Connections ended by the daemon, by reason: too slow, no HTTP, no TLS, crowded (it made room for another); those that were silent for long aside.",
+        help: "HTTP connections that the daemon closed, by reason: too slow, not HTTP, not TLS, \
+               crowded (to make room for another); idle timeouts excluded.",
         labels: &["reason"],
         most: 4,
         otel: ("tcplinger.http.dropped_connections", "{connection}"),
@@ -278,7 +280,7 @@ pub(super) static OWN: [Family; 34] = [
     Family {
         name: "tcplinger_log_lines_dropped",
         kind: Counter,
-        help: "Lines of the log that were dropped: who reads the daemon's stderr is too slow, or gone.",
+        help: "Log lines dropped because the reader of stderr was too slow or gone.",
         otel: ("tcplinger.log_lines_dropped", "{line}"),
         points: values::log_dropped,
         ..ONE
@@ -287,7 +289,7 @@ pub(super) static OWN: [Family; 34] = [
         name: "tcplinger_exported",
         kind: Counter,
         unit: "",
-        help: "What was pushed: metrics in exports, findings in notices.",
+        help: "Data delivered to each sink: exports of metrics, changes of findings.",
         labels: &["sink"],
         most: 4,
         otel: ("tcplinger.exported", "{item}"),
@@ -297,7 +299,7 @@ pub(super) static OWN: [Family; 34] = [
         name: "tcplinger_export_dropped",
         kind: Counter,
         unit: "",
-        help: "What could not be pushed and was dropped, likewise.",
+        help: "Data dropped for each sink: exports of metrics, changes of findings.",
         labels: &["sink"],
         most: 4,
         otel: ("tcplinger.export.dropped", "{item}"),
@@ -307,7 +309,7 @@ pub(super) static OWN: [Family; 34] = [
         name: "tcplinger_exposition_seconds",
         kind: Gauge,
         unit: "seconds",
-        help: "Time that it took to write the last exposition.",
+        help: "Time to write the last exposition.",
         otel: ("tcplinger.exposition.duration", "s"),
         points: values::exposition_time,
         ..ONE

@@ -291,8 +291,8 @@ fn prometheus_text_names_families_as_their_series() {
         "# TYPE tcplinger_walk_cpu_seconds_total counter",
         "# TYPE tcplinger_build_info gauge",
         "# TYPE tcplinger_state_duration_seconds histogram",
-        "# HELP tcplinger_events_lost_total Transitions of which no record reached the daemon; it \
-         counts anew after each.",
+        "# HELP tcplinger_events_lost_total Transitions whose record did not reach the daemon; \
+         it recounts after each loss.",
     ] {
         assert!(text.contains(&format!("{line}\n")), "{line}");
     }
