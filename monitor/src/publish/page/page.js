@@ -165,7 +165,7 @@ function arrive() {
 }
 function lock() {
   leave();
-  tell("refusal", token && "The daemon does not accept this token.");
+  tell("refusal", token && "The daemon did not accept this token.");
   remember("");
   become("locked");
   $("token").focus();
@@ -263,7 +263,7 @@ function renderTallies() {
   document.title = `${worst}${clean(status.host)} · tcplinger`;
   const [oldest] = Object.entries(status.oldest_seconds ?? {}).filter(([, age]) => isNumber(age))
     .sort(([, one], [, other]) => other - one);
-  setText($("longest"), oldest ? `The longest wait: ${span(oldest[1])} in ${capitals(oldest[0])}.` : "No socket lingers.");
+  setText($("longest"), oldest ? `The oldest: ${span(oldest[1])} in ${capitals(oldest[0])}.` : "No socket lingers.");
 }
 
 const PRESSURE = { ephemeral_ports: "ports", time_wait_buckets: "buckets" };
@@ -281,7 +281,7 @@ function holders({ owners, is_orphaned: isOrphaned, rule }) {
   // The daemon names 32 at most.
   const more = others.length < 31 ? others.length : "31 or more";
   if (first) return holder(first) + (others.length ? `, and ${more} more` : "");
-  return isOrphaned ? "orphaned by its process" : rule in PRESSURE ? "" : "no owner found";
+  return isOrphaned ? "orphaned" : rule in PRESSURE ? "" : "no owner found";
 }
 // Ages go on between two answers, but not without a daemon that knows the socket is still there.
 let elapsed = 0;
@@ -344,11 +344,11 @@ const FACTS = [
   ["Exhausted in", "exhausted_in_seconds", span],
   ["Unread bytes", "recv_queue_bytes", count],
   ["Unacknowledged bytes", "send_queue_bytes", count],
-  ["Retransmits in a row", "retransmits", count],
+  ["Retransmits", "retransmits", count],
   ["Timer", "timer", String],
-  ["Timer ends in", "timer_expires_seconds", span],
-  ["Last data sent, ago", "last_data_sent_seconds", span],
-  ["Last data received, ago", "last_data_received_seconds", span],
+  ["Timer expires in", "timer_expires_seconds", span],
+  ["Since last data sent", "last_data_sent_seconds", span],
+  ["Since last data received", "last_data_received_seconds", span],
   ["Cookie", "cookie", String],
 ];
 function facts(finding) {
@@ -409,7 +409,7 @@ function renderStuck() {
   $("longest").hidden = findings.length > 0;
   setText($("nothing-what"), findings.length ? `None of ${plural(findings.length, "finding")} matches.` : "Nothing is stuck.");
   tell("more", left && `Show ${Math.min(ROWS, left)} more of ${count(left)}`);
-  tell("unlisted", more && `${count(more)} more are counted, but the daemon does not keep them one by one.`);
+  tell("unlisted", more && `${count(more)} more are counted but not listed.`);
   renderTallies();
 }
 
@@ -562,7 +562,7 @@ function gauge(what, used, capacity, waiting, share, severity, notes) {
     return node;
   };
   const level = severity === "none" ? "" : severity;
-  const note = el("p", "quiet", used > capacity ? `${count(used)}, more than the ${count(capacity)} of the limit` : `${count(used)} of ${count(capacity)}`);
+  const note = el("p", "quiet", used > capacity ? `${count(used)}, above the limit of ${count(capacity)}` : `${count(used)} of ${count(capacity)}`);
   for (const one of notes.filter(Boolean)) note.append(" · ", one);
   return el("li", "", el("span", "mono", what), el("b", level, percent(share)),
     el("div", "gauge", part("waiting", waiting), part("used", used - waiting)), note);
@@ -572,14 +572,14 @@ function renderPorts({ ports, buckets }) {
     const { rate_per_second: rate, exhausted_in_seconds: left, reusable } = port;
     const end = left === 0 ? "none left: connect() fails" : `the rest lasts ${span(left)}`;
     return gauge(`${port.local} → ${port.remote}`, port.used, port.capacity, port.time_wait, port.used_ratio, port.severity, [
-      `${count(port.time_wait)} in TIME_WAIT`, reusable && `${count(reusable)} more may be taken again`,
+      `${count(port.time_wait)} in TIME_WAIT`, reusable && `${count(reusable)} more may be reused`,
       isNumber(rate) && signed(rate), isNumber(left) && el("b", "", end), clean(nameOf(port.netns))]);
   });
   const fullest = list(buckets).sort((one, other) => other.ratio - one.ratio);
   fill("buckets", fullest, ({ netns, time_wait: used, limit, ratio, severity, overflows, overflow_rate_per_second: rate, uncounted }) =>
     gauge(nameOf(netns), used, limit, used, ratio, severity, [
       overflows ? el("b", "", `${plural(overflows, "close")} skipped TIME_WAIT${rate ? `, ${rounded(rate)}/s now` : ""}`) : "no overflow",
-      uncounted && `${plural(uncounted, "socket")} towards more destinations than are counted apart`]));
+      uncounted && `${plural(uncounted, "socket")} to further destinations not listed`]));
 }
 function renderOwners(data) {
   const owners = list(data.owners), states = STATES.filter((state) => owners.some(({ sockets }) => sockets[state]));
@@ -590,7 +590,7 @@ function renderOwners(data) {
       td.dataset.name = capitals(name);
       return td;
     };
-    const name = owner ?? { nobody: "held by no process", other: "all others" }[kind];
+    const name = owner ?? { nobody: "no process", other: "all others" }[kind];
     return el("tr", "", el("td", "", el("b", "mono", name), owner === null ? "" : el("span", "tag", kind)),
       cell("total", total), ...states.map((state) => cell(state, sockets[state])));
   });
