@@ -49,7 +49,7 @@ pub(crate) fn install_missing(packages: &[&str]) -> Result<()> {
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
     ensure!(
         is_here(),
-        "there is no apt-get here; install what Debian has as {}",
+        "no apt-get here; install the equivalent of Debian's {}",
         packages.join(" ")
     );
     update();
@@ -62,7 +62,7 @@ pub(crate) fn update() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         if let Err(error) = exec(&mut apt_get(&["update", "--quiet"])) {
-            eprintln!("{error:#}: going on with the package lists at hand");
+            eprintln!("{error:#}: using the existing package lists");
         }
     });
 }

@@ -10,7 +10,7 @@ use crate::{apt, imports, workspace};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Look the dependencies up in the list of known security holes, too; fetches it
+    /// Also check the dependencies for known vulnerabilities; downloads the list
     #[arg(long)]
     advisories: bool,
 }

@@ -22,19 +22,19 @@ use clap::Parser as _;
 #[derive(clap::Parser)]
 #[command(name = "cargo xtask", about = "Build, run and test tcplinger")]
 enum Verb {
-    /// Install what building needs: a compiler and a linker for the eBPF programs
+    /// Install the compiler and the linker for the eBPF programs
     Setup(setup::Args),
     /// Build the release binary, target/release/tcplinger
     Build(build::Args),
-    /// Build, then watch this host's transitions; needs root
+    /// Build and run the daemon; needs root
     Run(run::Args),
-    /// Run every test, those on the live kernel too; needs root
+    /// Run every test, including those on the live kernel; needs root
     Test(test::Args),
-    /// Format, lints, docs, dependencies, and who may import whom
+    /// Check format, lints, docs, dependencies and the import rule
     Check(check::Args),
-    /// What watching costs, next to not watching and to tcpstates; needs root
+    /// Measure what tcplinger costs, next to no monitor and to tcpstates; needs root
     Bench(bench::Args),
-    /// Boot other kernels in an emulator and try the release binary in each
+    /// Boot other kernels under QEMU and run the release binary in each
     Vm(vm::Args),
     #[command(hide = true)]
     Load(bench::LoadArgs),

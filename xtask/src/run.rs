@@ -10,7 +10,7 @@ use crate::{build, setup, workspace};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Further flags for `tcplinger run`, after `--`
+    /// Flags for `tcplinger run`, after `--`
     #[arg(last = true)]
     args: Vec<OsString>,
 }
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 pub(crate) fn ensure_root_is_possible() -> Result<()> {
     ensure!(
         is_root() || find("sudo").is_some(),
-        "this needs root, and there is no sudo: type the same command as root"
+        "this needs root and there is no sudo: run the same command as root"
     );
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::{apt, build, run, setup, workspace};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Words for the test runner, after `--`: a filter, `--nocapture`
+    /// Arguments for the test runner, after `--`: a filter, `--nocapture`
     #[arg(last = true)]
     args: Vec<String>,
 }
@@ -89,8 +89,7 @@ fn miri() -> Result<()> {
         .all(setup::nightly::has_component)
     {
         eprintln!(
-            "left out: Miri, which is not here; \
-             `rustup toolchain install nightly --component miri --component rust-src` brings it"
+            "skipped Miri: not installed; `rustup toolchain install nightly --component miri --component rust-src` installs it"
         );
         return Ok(());
     }

@@ -34,10 +34,10 @@ const BYTES_ON_DISK: f64 = 2.0;
 
 #[derive(clap::Args)]
 pub(crate) struct FleetArgs {
-    /// In place of that: what a fleet costs a real Prometheus
+    /// Measure what a fleet costs a real Prometheus instead
     #[arg(long)]
     pub(super) fleet: bool,
-    /// Exposition of one host, in Prometheus' text format; else a daemon is asked for its own
+    /// Exposition of one host, in Prometheus text format [default: from a daemon started for it]
     #[arg(long, value_name = "FILE", requires = "fleet")]
     exposition: Option<PathBuf>,
     /// Hosts to simulate

@@ -39,17 +39,17 @@ pub(crate) struct Args {
     /// How the client closes: by reset, or by FIN, which leaves TIME_WAIT behind
     #[arg(long, default_value = "reset")]
     close: Close,
-    /// In place of that: what naming the owners of 57,000 sockets takes, next to `ss -tanp`
+    /// Measure finding the owners of 57,000 sockets instead, next to `ss -tanp`
     #[arg(long)]
     owners: bool,
-    /// In place of that: what a scrape takes under full churn, next to `node_exporter`
+    /// Measure a scrape under full load instead, next to `node_exporter`
     #[arg(long)]
     scrape: bool,
     #[command(flatten)]
     fleet: fleet::FleetArgs,
     #[command(flatten)]
     census: census::CensusArgs,
-    /// How long the fleet is scraped, a scrape every 5 s (300), or a scene of the census watched
+    /// Seconds to scrape the fleet, every 5 s [default: 300], or to watch a scene of the census
     #[arg(long)]
     seconds: Option<u64>,
 }

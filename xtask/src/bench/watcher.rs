@@ -41,7 +41,7 @@ impl Watcher {
         let mut watchers = vec![Self::Nobody, Self::Tcplinger { binary, control }];
         match find("tcpstates") {
             Some(binary) => watchers.push(Self::Tcpstates { binary }),
-            None => eprintln!("left out: tcpstates; Debian has it in libbpf-tools"),
+            None => eprintln!("skipped tcpstates: not installed; it is in Debian's libbpf-tools"),
         }
         watchers
     }

@@ -54,7 +54,7 @@ fn install() -> Result<&'static Family> {
         })
         .with_context(|| {
             let wanted = env!("CARGO_PKG_RUST_VERSION");
-            format!("apt offers no rustc {wanted} with its core for BPF")
+            format!("apt has no rustc {wanted} with core for BPF")
         })?;
     apt::install(&[family.rustc, family.core])?;
     Ok(family)

@@ -35,7 +35,7 @@ pub(super) fn ensure(llvm: u32) -> Result<()> {
     exec(&mut install)?;
     ensure!(
         is_installed(llvm),
-        "{PROGRAM} {VERSION} is installed, but PATH does not lead to it: add cargo's bin folder"
+        "{PROGRAM} {VERSION} is installed but not in PATH: add cargo's bin folder"
     );
     Ok(())
 }

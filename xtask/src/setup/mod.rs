@@ -50,7 +50,7 @@ then type `cargo xtask setup` again";
 pub(crate) fn run(_: &Args) -> Result<()> {
     let toolchain = ensure()?;
     eprintln!(
-        "set up: eBPF programs are built by the toolchain {}",
+        "ready: the toolchain {} builds the eBPF programs",
         toolchain.name
     );
     Ok(())

@@ -98,7 +98,7 @@ fn boot(files: &Path, mode: &str, folder: &Path) -> Result<Report> {
     let console = folder.join("console.log");
     ensure!(
         report.contains("=== end 0"),
-        "the guest broke off; see {}",
+        "the guest stopped early; see {}",
         console.display()
     );
     for line in report.lines().filter(|line| !line.starts_with('{')) {

@@ -21,16 +21,16 @@ use crate::{apt, build, setup, workspace};
 
 #[derive(clap::Args)]
 pub(crate) struct CensusArgs {
-    /// In place of that: whether the daemon's counts are right under load, next to the kernel's
+    /// Check the daemon's counts against the kernel's under load instead
     #[arg(long)]
     pub(super) census: bool,
-    /// One scene; else all, which takes some 20 minutes
+    /// One scene [default: all, about 20 minutes]
     #[arg(long, requires = "census")]
     scene: Option<Scene>,
     /// Storms in the scene of that name
     #[arg(long, default_value_t = 20, requires = "census")]
     storms: u32,
-    /// A daemon's binary, in place of building it
+    /// A tcplinger binary to use instead of building one
     #[arg(long, value_name = "FILE", requires = "census")]
     binary: Option<PathBuf>,
 }
@@ -39,9 +39,9 @@ pub(crate) struct CensusArgs {
 enum Scene {
     /// Nothing happens
     Idle,
-    /// Half-open requests, and a busy namespace that comes before theirs
+    /// Half-open requests, behind a busy namespace
     Starve,
-    /// Closes that pass through an orphan's `FIN_WAIT2`
+    /// Closes that pass through `FIN_WAIT2` as orphans
     Orphans,
     /// Connections opened and closed at full speed, again and again
     Storms,

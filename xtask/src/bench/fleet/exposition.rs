@@ -203,7 +203,7 @@ fn end_of_value(text: &str) -> usize {
 pub(super) fn of_a_daemon() -> Result<String> {
     ensure!(
         is_root(),
-        "the daemon needs root: type the same as root, or give --exposition FILE"
+        "the daemon needs root: run the same command as root, or give --exposition FILE"
     );
     setup::ensure()?;
     build::release()?;
