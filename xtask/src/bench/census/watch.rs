@@ -254,7 +254,7 @@ impl<'a> Watch<'a> {
     }
 
     /// Reads the kernel as soon before the figures as these can be surely newer: a minute after a burst its
-    /// TIME_WAITs end at once, and a count rises to a peak and falls within a second.
+    /// `TIME_WAIT` sockets end at once, and a count rises to a peak and falls within a second.
     pub(super) fn look(&mut self) -> Result<Look> {
         self.read()?;
         sleep(GATHERING);
