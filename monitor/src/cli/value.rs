@@ -271,6 +271,20 @@ pub(crate) fn level(text: &str) -> Result<LevelFilter, String> {
     text.parse().map_err(|_| one_of(text, &LEVELS))
 }
 
+/// What `text` names.
+pub(crate) fn named<T: Copy>(text: &str, names: &[(&str, T)]) -> Result<T, String> {
+    let found = names.iter().find(|(name, _)| *name == text);
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
+        one_of(text, &names)
+    })
+}
+
+/// `true` or `false`.
+pub(crate) fn switch(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| "give true or false".to_owned())
+}
+
 /// Refuses `text` where it should be one of `names`.
 pub(crate) fn one_of(text: &str, names: &[&str]) -> String {
     let (meant, all) = (nearest(text, names), names.join(", "));

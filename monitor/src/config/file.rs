@@ -1,18 +1,23 @@
 //! The configuration file: found, read, and refused with file, line and what to type.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::{self, PathBuf};
 
-use log::LevelFilter;
+use serde::Deserialize;
 use thiserror::Error as ThisError;
-use toml::de::DeTable;
+use toml::Spanned;
+use toml::de::{DeTable, Deserializer};
 
-use super::table::{Flaw, Form, Shape, Table, quoted};
-use super::{publish, rules};
-use crate::cli::{Format, ProgramChoice, value};
+use super::field::{
+    Field, Group, Interval, LogFormat, LogLevel, Path, Percent, Program, RingSize, Span, Switch,
+    Table,
+};
+use super::publish::{self, FindingsTable, HttpTable, OtlpTable};
+use super::refusal::{Flaw, position};
+use super::rules::{self, AgesTable, CountTable, LeakTable, Names, PortsTable, SocketTable};
 use crate::publish::{Http, Settings};
 use crate::track::stuck::Rules;
 
@@ -20,9 +25,6 @@ use crate::track::stuck::Rules;
 const DEFAULT_PATH: &str = "/etc/tcplinger.toml";
 /// Bytes; far more than anyone writes by hand.
 const LONGEST: u64 = 1 << 20;
-
-/// What the TOML parser says of a key or a table that is there already.
-const DUPLICATE: &str = "duplicate key";
 
 /// What the file says; everything in it is optional.
 #[derive(Debug, PartialEq)]
@@ -45,22 +47,38 @@ impl Default for File {
     }
 }
 
+/// The tables of the file.
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+struct Tables {
+    daemon: Table<Daemon>,
+    http: Option<Spanned<Table<HttpTable>>>,
+    otlp: Table<OtlpTable>,
+    findings: Table<FindingsTable>,
+    ages: Table<BTreeMap<Spanned<String>, Table<AgesTable>>>,
+    leak: Table<LeakTable>,
+    ports: Table<PortsTable>,
+    socket: Vec<Spanned<Table<SocketTable>>>,
+    count: Vec<Spanned<Table<CountTable>>>,
+}
+
 /// `[daemon]`: the flags of `run`, by the same names.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
 pub(super) struct Daemon {
-    pub(super) interval: Option<Duration>,
-    pub(super) summary_every: Option<Duration>,
-    pub(super) transitions: Option<bool>,
-    pub(super) log_format: Option<Format>,
+    pub(super) interval: Option<Field<Interval>>,
+    pub(super) summary_every: Option<Field<Span>>,
+    pub(super) transitions: Option<Field<Switch>>,
+    pub(super) log_format: Option<Field<LogFormat>>,
     /// Percent of one CPU.
-    pub(super) walk_budget: Option<f64>,
-    pub(super) program_stats: Option<bool>,
-    pub(super) control: Option<PathBuf>,
-    pub(super) group: Option<String>,
-    pub(super) program: Option<ProgramChoice>,
+    pub(super) walk_budget: Option<Field<Percent>>,
+    pub(super) program_stats: Option<Field<Switch>>,
+    pub(super) control: Option<Field<Path>>,
+    pub(super) group: Option<Field<Group>>,
+    pub(super) program: Option<Field<Program>>,
     /// Bytes.
-    pub(super) ring_size: Option<u32>,
-    pub(super) bpf_log: Option<LevelFilter>,
+    pub(super) ring_size: Option<Field<RingSize>>,
+    pub(super) bpf_log: Option<Field<LogLevel>>,
 }
 
 /// Why a configuration is refused.
@@ -107,7 +125,7 @@ impl Error {
     }
 }
 
-fn shown(path: &Path) -> String {
+fn shown(path: &path::Path) -> String {
     path.to_string_lossy().escape_debug().to_string()
 }
 
@@ -115,11 +133,11 @@ fn shown(path: &Path) -> String {
 ///
 /// # Errors
 /// It cannot be read, or the first thing in it that is wrong.
-pub(crate) fn load(path: Option<&Path>) -> Result<File, Error> {
-    load_or(path, Path::new(DEFAULT_PATH))
+pub(crate) fn load(path: Option<&path::Path>) -> Result<File, Error> {
+    load_or(path, path::Path::new(DEFAULT_PATH))
 }
 
-pub(super) fn load_or(path: Option<&Path>, default: &Path) -> Result<File, Error> {
+pub(super) fn load_or(path: Option<&path::Path>, default: &path::Path) -> Result<File, Error> {
     match path {
         Some(path) => read(path),
         None => match read(default) {
@@ -131,7 +149,7 @@ pub(super) fn load_or(path: Option<&Path>, default: &Path) -> Result<File, Error
     }
 }
 
-fn read(path: &Path) -> Result<File, Error> {
+fn read(path: &path::Path) -> Result<File, Error> {
     let unreadable = |reason| Error::Unreadable {
         path: path.to_owned(),
         reason,
@@ -175,78 +193,31 @@ pub(super) fn parse(bytes: &[u8]) -> Result<File, Flaw> {
         let what = "this is not UTF-8; save the file as UTF-8 text";
         Flaw::new(error.valid_up_to(), what)
     })?;
-    let entries = DeTable::parse(text).map_err(|error| {
-        let at = error.span().map_or(text.len(), |span| span.start);
-        let message = error.message();
-        // The parser names a key that is there twice only by its place.
-        let key = error.span().filter(|_| message == DUPLICATE);
-        match key.and_then(|span| text.get(span)) {
-            Some(key) => Flaw::new(at, format!("{} is there twice; keep one", quoted(key))),
-            None => Flaw::new(at, format!("this is not TOML: {message}")),
-        }
-    })?;
-    let root = Table::root(entries.get_ref());
-    root.ensure_only(&[
-        "daemon", "http", "otlp", "findings", "ages", "leak", "ports", "socket", "count",
-    ])?;
-    Ok(File {
-        daemon: daemon(&root)?,
-        rules: rules::read(&root, text)?,
-        publish: publish::read(&root)?,
-    })
-}
-
-/// Line, and character in it, of a byte; both from 1 on.
-pub(super) fn position(bytes: &[u8], at: usize) -> (usize, usize) {
-    let before = bytes.get(..at).unwrap_or(bytes);
-    let lines = before.split(|byte| *byte == b'\n');
-    let last = lines.clone().next_back().unwrap_or_default();
-    let column = String::from_utf8_lossy(last).chars().count() + 1;
-    (lines.count(), column)
-}
-
-fn daemon(root: &Table<'_>) -> Result<Daemon, Flaw> {
-    let Some(table) = root.table("daemon", "daemon")? else {
-        return Ok(Daemon::default());
+    let root = DeTable::parse(text).map_err(|error| Flaw::of_syntax(&error, text))?;
+    let tables = Tables::deserialize(Deserializer::from(root))
+        .map_err(|error| Flaw::of_entry(&error, text))?;
+    let mut names = Names::new();
+    let sockets = tables.socket.into_iter();
+    let counts = tables.count.into_iter();
+    let rules = Rules {
+        ages: rules::ages(tables.ages.0, text)?,
+        leak: tables.leak.0.into(),
+        ports: tables.ports.0.try_into()?,
+        sockets: sockets
+            .map(|table| rules::socket(table, text, &mut names))
+            .collect::<Result<_, _>>()?,
+        counts: counts
+            .map(|table| rules::count(table, text, &mut names))
+            .collect::<Result<_, _>>()?,
     };
-    table.ensure_only(&[
-        "interval",
-        "summary_every",
-        "transitions",
-        "log_format",
-        "walk_budget",
-        "program_stats",
-        "control",
-        "group",
-        "program",
-        "ring_size",
-        "bpf_log",
-    ])?;
-    Ok(Daemon {
-        interval: table.get("interval", &text("\"1s\"", value::interval))?,
-        summary_every: table.get("summary_every", &text("\"60s\"", value::duration))?,
-        transitions: table.get("transitions", &rules::SWITCH)?,
-        log_format: table.get("log_format", &text("\"json\"", value::choice))?,
-        walk_budget: table.get("walk_budget", &rules::PERCENT)?,
-        program_stats: table.get("program_stats", &rules::SWITCH)?,
-        control: table.get("control", &text("\"/run/tcplinger.sock\"", value::path))?,
-        group: table.get("group", &text("\"monitoring\"", value::group))?,
-        program: table.get("program", &text("\"auto\"", value::choice))?,
-        ring_size: table.get("ring_size", &RING_SIZE)?,
-        bpf_log: table.get("bpf_log", &text("\"off\"", value::level))?,
+    rules::ensure_unique(names, text)?;
+    Ok(File {
+        daemon: tables.daemon.0,
+        rules,
+        publish: Settings {
+            http: publish::http(tables.http)?,
+            otlp: publish::otlp(tables.otlp.0),
+            findings: publish::findings(tables.findings.0),
+        },
     })
-}
-
-const RING_SIZE: Shape<u32> = Shape {
-    form: Form::TextOrNumber,
-    example: "\"8MiB\"",
-    parse: value::ring_size,
-};
-
-const fn text<T>(example: &'static str, parse: fn(&str) -> Result<T, String>) -> Shape<T> {
-    Shape {
-        form: Form::Text,
-        example,
-        parse,
-    }
 }

@@ -1,10 +1,11 @@
 //! From flags and the configuration file to what the rooms below are told. A flag wins over the
 //! file, the file over the defaults, which stand here.
 
+mod field;
 mod file;
 mod publish;
+mod refusal;
 mod rules;
-mod table;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::probe::{Attach, BpfLog, Options};
 use crate::publish::Settings;
 use crate::track::Filter;
 use crate::track::stuck::{Matcher, UnitPattern};
+use field::either;
 use file::Daemon;
 pub(crate) use file::{Error, File, load};
 
@@ -33,15 +35,15 @@ pub(crate) fn program(args: &ProgramArgs) -> Options {
 }
 
 fn merged_program(args: &ProgramArgs, file: &Daemon) -> Options {
-    let program = args.program.or(file.program);
-    let log = args.bpf_log.or(file.bpf_log);
+    let program = either(args.program.as_ref(), file.program.as_ref());
+    let log = either(args.bpf_log.as_ref(), file.bpf_log.as_ref());
     Options {
         attach: match program.unwrap_or(ProgramChoice::Auto) {
             ProgramChoice::Auto => Attach::Auto,
             ProgramChoice::Btf => Attach::Btf,
             ProgramChoice::Classic => Attach::Classic,
         },
-        ring_bytes: args.ring_size.or(file.ring_size).unwrap_or(RING_BYTES),
+        ring_bytes: either(args.ring_size.as_ref(), file.ring_size.as_ref()).unwrap_or(RING_BYTES),
         log: match log.unwrap_or(LevelFilter::Off) {
             LevelFilter::Off => BpfLog::Off,
             LevelFilter::Error => BpfLog::Error,
@@ -62,12 +64,12 @@ pub(crate) fn daemon(args: &RunArgs, file: &File, log_dropped: fn() -> u64) -> d
         rules,
         publish: outlets,
     } = file;
-    let summary_every = args.summary_every.or(daemon.summary_every);
-    let transitions = args.transitions.or(daemon.transitions);
-    let walk_percent = args.walk_budget.or(daemon.walk_budget);
-    let program_stats = args.program_stats.or(daemon.program_stats);
+    let summary_every = either(args.summary_every.as_ref(), daemon.summary_every.as_ref());
+    let transitions = either(args.transitions.as_ref(), daemon.transitions.as_ref());
+    let walk_percent = either(args.walk_budget.as_ref(), daemon.walk_budget.as_ref());
+    let program_stats = either(args.program_stats.as_ref(), daemon.program_stats.as_ref());
     daemon::Settings {
-        interval: args.interval.or(daemon.interval).unwrap_or(INTERVAL),
+        interval: either(args.interval.as_ref(), daemon.interval.as_ref()).unwrap_or(INTERVAL),
         summary_every: summary_every.unwrap_or(SUMMARY_EVERY),
         logs_transitions: transitions.unwrap_or(false),
         walk_share: walk_percent.unwrap_or(WALK_BUDGET_PERCENT) / 100.0,
@@ -123,18 +125,20 @@ pub(crate) fn fixed_changes(args: &RunArgs, started: &File, now: &File) -> Vec<&
 
 /// Where the daemon answers, or is asked.
 pub(crate) fn control(flag: Option<&Path>, file: &File) -> PathBuf {
-    let path = flag.or(file.daemon.control.as_deref());
+    let path = flag.or(file.daemon.control.as_ref().map(|path| &*path.0));
     path.unwrap_or(Path::new(CONTROL)).to_owned()
 }
 
 /// The group whose members may ask the daemon; None for root alone.
 pub(crate) fn group<'a>(args: &'a RunArgs, file: &'a File) -> Option<&'a str> {
-    args.group.as_deref().or(file.daemon.group.as_deref())
+    args.group
+        .as_deref()
+        .or(file.daemon.group.as_ref().map(|group| &*group.0))
 }
 
 /// Form of the daemon's log lines.
 pub(crate) fn log_format(args: &RunArgs, file: &File) -> Format {
-    let format = args.log_format.or(file.daemon.log_format);
+    let format = either(args.log_format.as_ref(), file.daemon.log_format.as_ref());
     format.unwrap_or(Format::Text)
 }
 

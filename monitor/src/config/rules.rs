@@ -1,191 +1,243 @@
 //! The rules in the configuration file: `[ages]`, `[leak]`, `[ports]`, `[[socket]]`, `[[count]]`.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use wildmatch::WildMatch;
+use serde::Deserialize;
+use toml::Spanned;
 
-use super::file::position;
-use super::table::{Flaw, Form, Found, Shape, Table};
-use crate::cli::Netns;
+use super::field::{
+    self, Age, Field, Growth, Inode, Kind, Lingering, List, Name, Network, Number, Owner, Pattern,
+    Percent, Ports, Switch, Unit, Window,
+};
+use super::refusal::{Flaw, position, written};
 use crate::cli::value;
 use crate::tcp::State;
-use crate::track::stuck::{
-    Ages, CountRule, LeakRule, Matcher, Per, PortRule, Rules, SocketRule, UnitPattern,
-};
+use crate::track::stuck::{Ages, CountRule, LeakRule, Matcher, PortRule, SocketRule};
 
-/// Rules of findings that no configuration names.
-const BUILT_IN: [&str; 4] = ["default", "leak", "ephemeral_ports", "time_wait_buckets"];
+/// A value whose place may be refused once it is compared with others.
+type Placed<K> = Option<Spanned<Field<K>>>;
 
-/// What narrows a `[[socket]]` or a `[[count]]`.
-const CONDITIONS: [&str; 9] = [
-    "state",
-    "local_port",
-    "remote_port",
-    "local",
-    "remote",
-    "netns",
-    "process",
-    "unit",
-    "container",
-];
+/// `[ages.STATE]`.
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct AgesTable {
+    warning: Placed<Age>,
+    critical: Placed<Age>,
+}
 
-pub(super) const SWITCH: Shape<bool> = shape(Form::Boolean, "true", |text| {
-    text.parse().map_err(|_| "give true or false".to_owned())
-});
-pub(super) const PERCENT: Shape<f64> = shape(Form::TextOrNumber, "80", value::percent);
-const AGE: Shape<Duration> = shape(Form::Text, "\"5m\"", value::age);
-const WINDOW: Shape<Duration> = shape(Form::Text, "\"60s\"", value::window);
-const NUMBER: Shape<u64> = shape(Form::Number, "1000", number);
-const STATE: Shape<State> = shape(Form::Text, "\"close_wait\"", value::lingering_state);
-const NAME: Shape<String> = shape(Form::Text, "\"slow backups\"", name);
-const PATTERN: Shape<WildMatch> = shape(Form::Text, "\"nginx*\"", |text| {
-    value::pattern(text).map(|pattern| WildMatch::new(&pattern))
-});
-const UNIT: Shape<UnitPattern> = shape(Form::Text, "\"nginx.service\"", |text| {
-    value::unit_pattern(text).map(|pattern| UnitPattern::new(&pattern))
-});
-const PER: Shape<Per> = shape(Form::Text, "\"process\"", per);
+/// `[leak]`.
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct LeakTable {
+    window: Option<Field<Window>>,
+    growth: Option<Field<Growth>>,
+}
 
-const fn shape<T>(
-    form: Form,
-    example: &'static str,
-    parse: fn(&str) -> Result<T, String>,
-) -> Shape<T> {
-    Shape {
-        form,
-        example,
-        parse,
+/// `[ports]`.
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct PortsTable {
+    warning_percent: Placed<Percent>,
+    critical_percent: Placed<Percent>,
+    within: Option<Field<Age>>,
+}
+
+/// The table of a rule: its name, what narrows it, and keys of its own.
+macro_rules! rule_table {
+    ($(#[$doc:meta])* $table:ident { $($own:ident: $type:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Deserialize, Default)]
+        #[serde(default, deny_unknown_fields)]
+        pub(super) struct $table {
+            name: Placed<Name>,
+            state: List<Lingering>,
+            local_port: List<Ports>,
+            remote_port: List<Ports>,
+            local: List<Network>,
+            remote: List<Network>,
+            netns: List<Inode>,
+            process: List<Pattern>,
+            unit: List<Unit>,
+            container: List<Pattern>,
+            $($own: $type,)*
+        }
+
+        impl $table {
+            /// Its name, its conditions, and the rest.
+            fn parts(self) -> (Placed<Name>, Matcher, ($($type,)*)) {
+                let matcher = Matcher {
+                    states: self.state.0,
+                    local_ports: self.local_port.0,
+                    remote_ports: self.remote_port.0,
+                    local_nets: self.local.0,
+                    remote_nets: self.remote.0,
+                    netns: self.netns.0,
+                    processes: self.process.0,
+                    units: self.unit.0,
+                    containers: self.container.0,
+                };
+                (self.name, matcher, ($(self.$own,)*))
+            }
+        }
+    };
+}
+
+rule_table! {
+    /// `[[socket]]`.
+    SocketTable {
+        warning: Placed<Age>,
+        critical: Placed<Age>,
+        ignore: Option<Field<Switch>>,
     }
 }
 
-/// Everything about verdicts; `text` is the whole file.
-pub(super) fn read(root: &Table<'_>, text: &str) -> Result<Rules, Flaw> {
-    let mut names = Names::default();
-    let sockets = root.tables("socket")?;
-    let counts = root.tables("count")?;
-    let rules = Rules {
-        ages: ages_by_state(root)?,
-        leak: leak(root)?,
-        ports: ports(root)?,
-        sockets: read_each(&sockets, |table| socket(table, &mut names))?,
-        counts: read_each(&counts, |table| count(table, &mut names))?,
-    };
-    names.ensure_unique(text)?;
-    Ok(rules)
+rule_table! {
+    /// `[[count]]`.
+    CountTable {
+        per: Placed<Owner>,
+        warning: Placed<Number>,
+        critical: Placed<Number>,
+    }
 }
 
-fn read_each<T>(
-    tables: &[Table<'_>],
-    read: impl FnMut(&Table<'_>) -> Result<T, Flaw>,
-) -> Result<Vec<T>, Flaw> {
-    tables.iter().map(read).collect()
+/// A table that has been read.
+struct Place<'t> {
+    /// Of the file.
+    text: &'t str,
+    /// `[leak]`.
+    header: &'t str,
+    /// Bytes from the start of the file.
+    at: usize,
 }
 
-fn ages_by_state(root: &Table<'_>) -> Result<BTreeMap<State, Ages>, Flaw> {
+impl<'t> Place<'t> {
+    const fn new(text: &'t str, header: &'t str, at: usize) -> Self {
+        Self { text, header, at }
+    }
+
+    fn require<K: Kind>(&self, key: &str, value: Placed<K>) -> Result<Spanned<Field<K>>, Flaw> {
+        let (header, example) = (&self.header, K::EXAMPLE);
+        let what = || format!("`{key}` is missing in {header}; add for example {key} = {example}");
+        value.ok_or_else(|| Flaw::new(self.at, what()))
+    }
+
+    /// `warning` and `critical`, neither missing nor the second below the first.
+    fn levels<K>(&self, warning: Placed<K>, critical: Placed<K>) -> Result<[K::Value; 2], Flaw>
+    where
+        K: Kind<Value: PartialOrd>,
+    {
+        let warning = self.require("warning", warning)?;
+        let critical = self.require("critical", critical)?;
+        let [low, high] = [&critical, &warning].map(|value| written(self.text, value.span()));
+        let at = critical.span().start.max(warning.span().start);
+        let levels = [warning, critical].map(|value| value.into_inner().0);
+        if levels.is_sorted() {
+            return Ok(levels);
+        }
+        let what = format!(
+            "`critical = {low}` is below `warning = {high}`; raise `critical` or lower `warning`"
+        );
+        Err(Flaw::new(at, what))
+    }
+
+    /// The name of a rule, which joins `names`.
+    fn name(&self, name: Placed<Name>, names: &mut Names) -> Result<String, Flaw> {
+        let name = self.require("name", name)?;
+        names.push((name.span().start, name.get_ref().0.clone()));
+        Ok(name.into_inner().0)
+    }
+
+    fn ages(&self, warning: Placed<Age>, critical: Placed<Age>) -> Result<Ages, Flaw> {
+        let [warning, critical] = self.levels(warning, critical)?;
+        Ok(Ages { warning, critical })
+    }
+}
+
+/// All of `[ages]`.
+pub(super) fn ages(
+    tables: BTreeMap<Spanned<String>, field::Table<AgesTable>>,
+    text: &str,
+) -> Result<BTreeMap<State, Ages>, Flaw> {
+    let mut tables: Vec<_> = tables.into_iter().collect();
+    tables.sort_by_key(|(key, _)| key.span().start);
     let mut ages = BTreeMap::new();
-    let Some(table) = root.table("ages", "ages")? else {
-        return Ok(ages);
-    };
-    let mut keys: Vec<_> = table.keys().collect();
-    keys.sort_by_key(|(_, at)| *at);
-    for (key, at) in keys {
+    for (key, field::Table(AgesTable { warning, critical })) in tables {
+        let at = key.span().start;
         let refused = |why| Flaw::new(at, format!("in [ages]: {why}"));
-        let state = value::lingering_state(key).map_err(refused)?;
-        let path = format!("ages.{state}");
-        let Some(of_state) = table.table(key, &path)? else {
-            continue;
-        };
-        of_state.ensure_only(&["warning", "critical"])?;
+        let state = value::lingering_state(key.get_ref()).map_err(refused)?;
+        let header = format!("[ages.{state}]");
+        let table = Place::new(text, &header, at);
         // `close_wait` and `CLOSE-WAIT` are two keys to TOML.
-        if ages.insert(state, both_ages(&of_state)?).is_some() {
+        if ages.insert(state, table.ages(warning, critical)?).is_some() {
             return Err(refused(format!("{state} is there twice; keep one")));
         }
     }
     Ok(ages)
 }
 
-fn both_ages(table: &Table<'_>) -> Result<Ages, Flaw> {
-    let warning = table.require("warning", &AGE)?;
-    let critical = table.require("critical", &AGE)?;
-    ensure_ordered(&warning, &critical)?;
-    Ok(Ages {
-        warning: warning.value,
-        critical: critical.value,
-    })
-}
-
-fn ensure_ordered<T: PartialOrd>(warning: &Found<T>, critical: &Found<T>) -> Result<(), Flaw> {
-    if warning.value <= critical.value {
-        return Ok(());
+impl From<LeakTable> for LeakRule {
+    fn from(table: LeakTable) -> Self {
+        let default = Self::default();
+        Self {
+            window: table.window.map_or(default.window, |window| window.0),
+            growth: table.growth.map_or(default.growth, |growth| growth.0),
+        }
     }
-    let (low, high) = (&critical.shown, &warning.shown);
-    let at = critical.at.max(warning.at);
-    Err(Flaw::new(
-        at,
-        format!(
-            "`critical = {low}` is below `warning = {high}`; raise `critical` or lower `warning`"
-        ),
-    ))
 }
 
-fn leak(root: &Table<'_>) -> Result<LeakRule, Flaw> {
-    let default = LeakRule::default();
-    let Some(table) = root.table("leak", "leak")? else {
-        return Ok(default);
-    };
-    table.ensure_only(&["window", "growth"])?;
-    let growth = table.get("growth", &shape(Form::Number, "20", positive))?;
-    Ok(LeakRule {
-        window: table.get("window", &WINDOW)?.unwrap_or(default.window),
-        growth: growth.unwrap_or(default.growth),
-    })
-}
+impl TryFrom<PortsTable> for PortRule {
+    type Error = Flaw;
 
-fn ports(root: &Table<'_>) -> Result<PortRule, Flaw> {
-    let default = PortRule::default();
-    let Some(table) = root.table("ports", "ports")? else {
-        return Ok(default);
-    };
-    table.ensure_only(&["warning_percent", "critical_percent", "within"])?;
-    let warning = table.find("warning_percent", &PERCENT)?;
-    let critical = table.find("critical_percent", &PERCENT)?;
-    let percent = |found: &Option<Found<f64>>, default: f64| {
-        found.as_ref().map_or(default * 100.0, |found| found.value)
-    };
-    let low = percent(&warning, default.warning);
-    let high = percent(&critical, default.critical);
-    if low > high {
-        let at = critical.or(warning).map_or(table.at, |found| found.at);
-        return Err(Flaw::new(
-            at,
-            format!(
+    fn try_from(table: PortsTable) -> Result<Self, Flaw> {
+        let default = Self::default();
+        let percent = |value: &Placed<Percent>, default: f64| {
+            value
+                .as_ref()
+                .map_or(default * 100.0, |value| value.get_ref().0)
+        };
+        let low = percent(&table.warning_percent, default.warning);
+        let high = percent(&table.critical_percent, default.critical);
+        if low > high {
+            let value = table.critical_percent.or(table.warning_percent);
+            let at = value.map_or(0, |value| value.span().start);
+            let what = format!(
                 "critical_percent ({high}) is below warning_percent ({low}); raise \
                  `critical_percent` or lower `warning_percent`"
-            ),
-        ));
+            );
+            return Err(Flaw::new(at, what));
+        }
+        Ok(Self {
+            warning: low / 100.0,
+            critical: high / 100.0,
+            within: table.within.map_or(default.within, |within| within.0),
+        })
     }
-    Ok(PortRule {
-        warning: low / 100.0,
-        critical: high / 100.0,
-        within: table.get("within", &AGE)?.unwrap_or(default.within),
-    })
 }
 
-fn socket(table: &Table<'_>, names: &mut Names) -> Result<SocketRule, Flaw> {
-    ensure_keys(table, &["warning", "critical", "ignore"])?;
-    let name = names.take(table)?;
-    let matcher = matcher(table)?;
-    let refused = |what: &str| Err(Flaw::new(table.at, format!("rule {name:?} {what}")));
+/// The names given so far, each with its place.
+pub(super) type Names = Vec<(usize, String)>;
+
+/// One `[[socket]]`.
+pub(super) fn socket(
+    table: Spanned<field::Table<SocketTable>>,
+    text: &str,
+    names: &mut Names,
+) -> Result<SocketRule, Flaw> {
+    let place = Place::new(text, "[[socket]]", table.span().start);
+    let (name, matcher, (warning, critical, ignore)) = table.into_inner().0.parts();
+    let name = place.name(name, names)?;
+    let refused = |what: &str| Err(Flaw::new(place.at, format!("rule {name:?} {what}")));
     if matcher == Matcher::default() {
-        let conditions = CONDITIONS.join(", ");
-        return refused(&format!("has no condition; add one of {conditions}"));
+        return refused(
+            "has no condition; add one of state, local_port, remote_port, local, remote, netns, \
+             process, unit, container",
+        );
     }
-    let is_ignored = table.get("ignore", &SWITCH)?.unwrap_or(false);
-    let has_ages = table.has("warning") || table.has("critical");
+    let is_ignored = ignore.is_some_and(|ignore| ignore.0);
+    let has_ages = warning.is_some() || critical.is_some();
     let ages = match (is_ignored, has_ages) {
         (true, false) => None,
-        (false, true) => Some(both_ages(table)?),
+        (false, true) => Some(place.ages(warning, critical)?),
         (true, true) => return refused("has ages and is ignored; leave one of the two out"),
         (false, false) => {
             return refused("says nothing; add `warning` and `critical`, or ignore = true");
@@ -198,121 +250,38 @@ fn socket(table: &Table<'_>, names: &mut Names) -> Result<SocketRule, Flaw> {
     })
 }
 
-fn count(table: &Table<'_>, names: &mut Names) -> Result<CountRule, Flaw> {
-    ensure_keys(table, &["per", "warning", "critical"])?;
-    let name = names.take(table)?;
-    let matcher = matcher(table)?;
-    let per = table.require("per", &PER)?.value;
-    let warning = table.require("warning", &NUMBER)?;
-    let critical = table.require("critical", &NUMBER)?;
-    ensure_ordered(&warning, &critical)?;
+/// One `[[count]]`.
+pub(super) fn count(
+    table: Spanned<field::Table<CountTable>>,
+    text: &str,
+    names: &mut Names,
+) -> Result<CountRule, Flaw> {
+    let place = Place::new(text, "[[count]]", table.span().start);
+    let (name, matcher, (per, warning, critical)) = table.into_inner().0.parts();
+    let name = place.name(name, names)?;
+    let per = place.require("per", per)?.into_inner().0;
+    let [warning, critical] = place.levels(warning, critical)?;
     Ok(CountRule {
         name,
         matcher,
         per,
-        warning: warning.value,
-        critical: critical.value,
+        warning,
+        critical,
     })
 }
 
-/// Beside its name and its conditions a rule may have the keys `others`.
-fn ensure_keys(table: &Table<'_>, others: &[&str]) -> Result<(), Flaw> {
-    let keys = [["name"].as_slice(), CONDITIONS.as_slice(), others].concat();
-    table.ensure_only(&keys)
-}
-
-fn matcher(table: &Table<'_>) -> Result<Matcher, Flaw> {
-    let port = shape(Form::TextOrNumber, "8080", value::ports);
-    let network = shape(Form::Text, "\"10.0.0.0/8\"", value::network);
-    Ok(Matcher {
-        states: table.list("state", &STATE)?,
-        local_ports: table.list("local_port", &port)?,
-        remote_ports: table.list("remote_port", &port)?,
-        local_nets: table.list("local", &network)?,
-        remote_nets: table.list("remote", &network)?,
-        netns: table.list("netns", &shape(Form::Number, "4026531840", inode))?,
-        processes: table.list("process", &PATTERN)?,
-        units: table.list("unit", &UNIT)?,
-        containers: table.list("container", &PATTERN)?,
-    })
-}
-
-/// The names given so far, each with its place.
-#[derive(Default)]
-struct Names(Vec<(usize, String)>);
-
-impl Names {
-    /// The name of one more rule.
-    fn take(&mut self, table: &Table<'_>) -> Result<String, Flaw> {
-        let Found { value, at, .. } = table.require("name", &NAME)?;
-        self.0.push((at, value.clone()));
-        Ok(value)
-    }
-
-    fn ensure_unique(mut self, text: &str) -> Result<(), Flaw> {
-        self.0.sort();
-        let mut first = BTreeMap::new();
-        for (at, name) in self.0 {
-            if let Some(earlier) = first.insert(name.clone(), at) {
-                let (line, _) = position(text.as_bytes(), at);
-                let (earlier, _) = position(text.as_bytes(), earlier);
-                return Err(Flaw::new(
-                    at,
-                    format!(
-                        "two rules have the name {name:?}, on line {earlier} and on line {line}; \
-                         rename one"
-                    ),
-                ));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn name(text: &str) -> Result<String, String> {
-    if text.trim().is_empty() {
-        return Err("a name must not be empty; say what the rule is for".to_owned());
-    }
-    if BUILT_IN.contains(&text) {
-        let names = BUILT_IN.join(", ");
-        return Err(format!(
-            "built-in rules have the names {names}; choose another"
-        ));
-    }
-    Ok(text.to_owned())
-}
-
-fn number(text: &str) -> Result<u64, String> {
-    text.parse()
-        .map_err(|_| "give a whole number from 0 on, for example 1000".to_owned())
-}
-
-fn positive(text: &str) -> Result<u64, String> {
-    match text.parse() {
-        Ok(0) | Err(_) => Err("give a whole number from 1 on, for example 20".to_owned()),
-        Ok(number) => Ok(number),
-    }
-}
-
-fn inode(text: &str) -> Result<u32, String> {
-    match value::netns(text) {
-        Ok(Netns::Inode(inode)) => Ok(inode),
-        _ => {
-            Err("give an inode number, for example 4026531840 (tcplinger status shows them)".into())
+/// Refuses a name that two rules have.
+pub(super) fn ensure_unique(mut names: Names, text: &str) -> Result<(), Flaw> {
+    names.sort();
+    let mut first = BTreeMap::new();
+    for (at, name) in names {
+        if let Some(earlier) = first.insert(name.clone(), at) {
+            let [(line, _), (earlier, _)] = [at, earlier].map(|at| position(text.as_bytes(), at));
+            let what = format!(
+                "two rules have the name {name:?}, on line {earlier} and on line {line}; rename one"
+            );
+            return Err(Flaw::new(at, what));
         }
     }
-}
-
-fn per(text: &str) -> Result<Per, String> {
-    const NAMES: [(&str, Per); 5] = [
-        ("process", Per::Process),
-        ("unit", Per::Unit),
-        ("container", Per::Container),
-        ("local_port", Per::LocalPort),
-        ("namespace", Per::Namespace),
-    ];
-    let found = NAMES.into_iter().find(|(name, _)| *name == text);
-    found
-        .map(|(_, per)| per)
-        .ok_or_else(|| value::one_of(text, &NAMES.map(|(name, _)| name)))
+    Ok(())
 }

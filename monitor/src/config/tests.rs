@@ -10,7 +10,8 @@ use super::*;
 use crate::cli::run_help;
 use crate::tcp::State;
 use crate::track::stuck::{Ages, CountRule, Per, Rules, SocketRule, UnitPattern};
-use file::{load_or, parse, position};
+use file::{load_or, parse};
+use refusal::position;
 
 const SAMPLE: &str = include_str!("../../dist/tcplinger.toml");
 

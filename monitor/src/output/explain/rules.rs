@@ -10,7 +10,7 @@ use crate::output::Escaped;
 use crate::tcp::{Limits, State};
 use crate::track::FORECAST_FLOOR;
 use crate::track::phrase::{Span, percent};
-use crate::track::stuck::{Ages, Matcher, Per, Rules, threshold};
+use crate::track::stuck::{Ages, Matcher, Rules, threshold};
 
 /// The rules as they are in one namespace; its JSON form is the documented one. Names and patterns in
 /// it are raw.
@@ -99,7 +99,7 @@ pub(crate) fn rules_table(rules: &Rules, limits: &Limits) -> RulesTable {
     let count_rules = rules.counts.iter().map(|rule| CountRow {
         name: rule.name.clone(),
         conditions: conditions(&rule.matcher),
-        per: name_of(rule.per),
+        per: rule.per.name(),
         warning_above: rule.warning,
         critical_above: rule.critical,
     });
@@ -229,16 +229,6 @@ fn conditions(matcher: &Matcher) -> Vec<String> {
 fn listed(what: &str, entries: &[impl Display]) -> Option<String> {
     let entries: Vec<_> = entries.iter().map(ToString::to_string).collect();
     (!entries.is_empty()).then(|| format!("{what} {}", entries.join(" or ")))
-}
-
-const fn name_of(per: Per) -> &'static str {
-    match per {
-        Per::Process => "process",
-        Per::Unit => "unit",
-        Per::Container => "container",
-        Per::LocalPort => "local_port",
-        Per::Namespace => "namespace",
-    }
 }
 
 fn seconds<S: serde::Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

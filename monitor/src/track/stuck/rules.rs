@@ -65,6 +65,22 @@ pub(crate) enum Per {
     Namespace,
 }
 
+impl Per {
+    /// As the configuration names them.
+    pub(crate) const NAMES: [(&str, Self); 5] = [
+        ("process", Self::Process),
+        ("unit", Self::Unit),
+        ("container", Self::Container),
+        ("local_port", Self::LocalPort),
+        ("namespace", Self::Namespace),
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        let named = Self::NAMES.into_iter().find(|(_, per)| *per == self);
+        named.map_or("", |(name, _)| name)
+    }
+}
+
 /// Conditions on a socket: every one that is set must hold; an empty list is not set, and any entry
 /// of a list suffices.
 #[derive(Clone, Debug, Default, PartialEq)]
