@@ -1,9 +1,7 @@
 //! Takes the sample that is published.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -16,7 +14,7 @@ use crate::clock::{monotonic, realtime_minus_monotonic_ns};
 use crate::inventory::own;
 use crate::publish::Publisher;
 use crate::tcp::{Family, State};
-use crate::track::{Checked, Cost, Oldest, Sample, Stuck, Summary};
+use crate::track::{Cost, Oldest, Sample, Summary};
 
 #[derive(Debug)]
 pub(super) struct Sampler {
@@ -98,14 +96,9 @@ impl Sampler {
             is_in_doubt: live.census.is_in_doubt(),
             transitions: live.transitions(),
             activity: live.activity(),
-            oldest_since: BTreeMap::new(),
-            stuck: Stuck::default(),
-            buckets: BTreeMap::new(),
-            other_overflows: 0,
-            checked: Checked::default(),
-            ports: Arc::default(),
             owners: owners.latest(),
             cost: self.cost(live, walks),
+            ..Sample::default()
         };
         watch.tell(&mut sample);
         self.settle(live, &mut sample);

@@ -13,7 +13,7 @@ use crate::tcp::{Counts, State};
 pub(crate) const TOP: usize = 10;
 
 /// The published figures of one moment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Sample {
     /// `CLOCK_MONOTONIC`.
     pub(crate) taken: Duration,

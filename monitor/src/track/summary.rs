@@ -7,9 +7,10 @@ use super::Tally;
 use crate::tcp::{Counts, State};
 
 /// Where the counts come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Source {
     /// A running daemon's census.
+    #[default]
     Daemon,
     /// The kernel's tables, walked once for this answer.
     Kernel,
@@ -27,7 +28,7 @@ pub(crate) struct EventTotals {
 }
 
 /// Sockets of one network namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct NamespaceSummary {
     /// Inode number of the namespace.
     pub(crate) netns: u32,
@@ -72,7 +73,7 @@ impl NamespaceSummary {
 }
 
 /// The counts of the whole host.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Summary {
     pub(crate) source: Source,
     /// Ordered by inode number.

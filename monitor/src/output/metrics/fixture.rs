@@ -1,14 +1,13 @@
 //! Samples for the tests: of a host as bad as can be, and of one where nothing happens.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::tcp::{Counts, RawState, State, Transition};
 use crate::track::stuck::{Endpoint, Finding, Severity};
 use crate::track::{
-    Activity, Buckets, Census, Checked, Cost, Doubt, EventTotals, FindingKind, NamespaceSummary,
-    OwnerName, Owners, PortReport, PortRow, Sample, Scope, Snapshot, Source, Stuck, Summary, Tally,
+    Activity, Buckets, Census, Checked, Cost, EventTotals, FindingKind, NamespaceSummary,
+    OwnerName, Owners, PortReport, PortRow, Sample, Scope, Snapshot, Stuck, Summary, Tally,
 };
 
 const HOSTILE: &str = "a\"b\\c\nd\re\u{1b}[2J\u{202e}";
@@ -25,16 +24,13 @@ pub(super) fn busy() -> Sample {
         NamespaceSummary {
             netns,
             name: (netns % 3 > 0).then(|| format!("{HOSTILE}{netns}")),
-            is_deleted: false,
-            mptcp: Counts::default(),
             ipv4,
             ipv6: counts,
-            doubt: Doubt::default(),
+            ..NamespaceSummary::default()
         }
     });
     let summary = Summary {
         log_dropped: 7,
-        source: Source::Daemon,
         namespaces: namespaces.collect(),
         events: EventTotals {
             counted: 9,
@@ -46,6 +42,7 @@ pub(super) fn busy() -> Sample {
             corrected: 2,
             ..Tally::default()
         },
+        ..Summary::default()
     };
     Sample {
         taken: Duration::from_secs(100),
@@ -184,29 +181,17 @@ fn owners(counts: Counts) -> Owners {
     }
 }
 
-/// Nothing at all.
+/// Nothing at all, at the same moment.
 pub(super) fn idle() -> Sample {
+    let Sample {
+        taken,
+        realtime_minus_monotonic_ns,
+        ..
+    } = busy();
     Sample {
-        summary: Summary {
-            log_dropped: 0,
-            source: Source::Daemon,
-            namespaces: Vec::new(),
-            events: EventTotals::default(),
-            tally: Tally {
-                corrected: 0,
-                ..Tally::default()
-            },
-        },
-        transitions: [[0; 16]; 16],
-        activity: Arc::default(),
-        oldest_since: BTreeMap::new(),
-        stuck: Stuck::default(),
-        buckets: BTreeMap::new(),
-        other_overflows: 0,
-        checked: Checked::default(),
-        ports: Arc::default(),
-        owners: Arc::default(),
-        cost: Cost::default(),
-        ..busy()
+        taken,
+        realtime_minus_monotonic_ns,
+        is_in_doubt: true,
+        ..Sample::default()
     }
 }

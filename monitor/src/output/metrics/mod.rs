@@ -1,7 +1,6 @@
 //! Metrics: one table of families, and what a sample has for each of them. The text, the protobuf
 //! and the push say the same in three forms.
 
-mod collect;
 #[cfg(test)]
 mod fixture;
 mod form;
@@ -9,6 +8,7 @@ mod label;
 mod leaders;
 pub(crate) mod otlp;
 mod own;
+mod protobuf;
 #[cfg(test)]
 mod reference;
 mod table;
@@ -18,8 +18,6 @@ mod text;
 mod values;
 
 use std::time::Duration;
-
-use prometheus_client::encoding::prometheus_protobuf;
 
 use crate::track::{Histogram, Outlets, Sample};
 
@@ -111,13 +109,33 @@ impl From<&Histogram> for Value {
     }
 }
 
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+            Self::Info => "info",
+        }
+    }
+
+    /// What the names of its series end in.
+    const fn suffix(self) -> &'static str {
+        match self {
+            Self::Counter => "_total",
+            Self::Gauge | Self::Histogram => "",
+            Self::Info => "_info",
+        }
+    }
+}
+
 /// The whole exposition.
 pub(crate) fn encode(form: Form, exposed: Exposed<'_>) -> Vec<u8> {
-    let registry = collect::registry(exposed);
-    // Neither fails: memory takes whatever is written, and every histogram has classic buckets.
-    match form {
-        Form::OpenMetrics => text::open_metrics(&registry).into_bytes(),
-        Form::Text => text::prometheus(&text::open_metrics(&registry)).into_bytes(),
-        Form::Protobuf => prometheus_protobuf::encode_to_vec(&registry).unwrap_or_default(),
+    if form == Form::Protobuf {
+        return protobuf::encode(exposed);
     }
+    let mut text = String::new();
+    // Memory takes whatever is written.
+    let _ = text::write(&mut text, exposed, form == Form::OpenMetrics);
+    text.into_bytes()
 }

@@ -1,7 +1,8 @@
 //! The second half of the table: what watching takes, and how far its figures can be trusted.
 
 use super::Kind::{Counter, Gauge, Info};
-use super::{Family, leaders, values};
+use super::values::{self, put};
+use super::{Family, leaders};
 
 /// A plain number without labels.
 pub(super) const ONE: Family = Family {
@@ -22,7 +23,7 @@ pub(super) static OWN: [Family; 34] = [
         kind: Counter,
         help: "Transitions whose record reached the daemon.",
         otel: ("tcplinger.events.received", "{transition}"),
-        points: values::events_received,
+        points: |of, points| put(points, [], of.sample.summary.events.received),
         ..ONE
     },
     Family {
@@ -30,7 +31,7 @@ pub(super) static OWN: [Family; 34] = [
         kind: Counter,
         help: "Transitions whose record did not reach the daemon; it recounts after each loss.",
         otel: ("tcplinger.events.lost", "{transition}"),
-        points: values::events_lost,
+        points: |of, points| put(points, [], of.sample.summary.events.lost),
         ..ONE
     },
     Family {
@@ -38,7 +39,7 @@ pub(super) static OWN: [Family; 34] = [
         kind: Counter,
         help: "Transitions of other protocols (MPTCP's own sockets, SCTP, DCCP).",
         otel: ("tcplinger.events.ignored", "{transition}"),
-        points: values::events_ignored,
+        points: |of, points| put(points, [], of.sample.summary.events.ignored),
         ..ONE
     },
     Family {
@@ -46,7 +47,7 @@ pub(super) static OWN: [Family; 34] = [
         kind: Counter,
         help: "Full sockets by which snapshots corrected the event-driven counts.",
         otel: ("tcplinger.drift.sockets", "{socket}"),
-        points: values::drift,
+        points: |of, points| put(points, [], of.sample.summary.tally.corrected),
         ..ONE
     },
     Family {
@@ -55,7 +56,7 @@ pub(super) static OWN: [Family; 34] = [
         help: "Transitions in network namespaces that are not found yet or cannot be found; their \
                sockets are in no count.",
         otel: ("tcplinger.uncovered_transitions", "{transition}"),
-        points: values::uncovered,
+        points: |of, points| put(points, [], of.sample.summary.tally.uncovered),
         ..ONE
     },
     Family {
@@ -64,7 +65,7 @@ pub(super) static OWN: [Family; 34] = [
         help: "Transitions from another state than the one known of the socket; the kernel was \
                asked about each.",
         otel: ("tcplinger.contradicting_transitions", "{transition}"),
-        points: values::contradicting,
+        points: |of, points| put(points, [], of.sample.summary.tally.contradicting),
         ..ONE
     },
     Family {
@@ -73,7 +74,7 @@ pub(super) static OWN: [Family; 34] = [
         help: "Transitions that a snapshot had already shown, or that arrived twice; none counts \
                twice.",
         otel: ("tcplinger.repeated_transitions", "{transition}"),
-        points: values::repeated,
+        points: |of, points| put(points, [], of.sample.summary.tally.repeated),
         ..ONE
     },
     Family {
@@ -81,7 +82,7 @@ pub(super) static OWN: [Family; 34] = [
         kind: Counter,
         help: "Sockets that the kernel was asked about one by one.",
         otel: ("tcplinger.asked_sockets", "{socket}"),
-        points: values::asked,
+        points: |of, points| put(points, [], of.sample.summary.tally.asked),
         ..ONE
     },
     Family {
@@ -167,7 +168,7 @@ pub(super) static OWN: [Family; 34] = [
         unit: "seconds",
         help: "CPU time of the daemon, user and system, including walks.",
         otel: ("process.cpu.time", "s"),
-        points: values::process_cpu,
+        points: |of, points| put(points, [], of.sample.cost.cpu),
         ..ONE
     },
     Family {
@@ -176,7 +177,7 @@ pub(super) static OWN: [Family; 34] = [
         unit: "bytes",
         help: "Resident memory of the daemon, including the ring buffer.",
         otel: ("process.memory.usage", "By"),
-        points: values::process_memory,
+        points: |of, points| put(points, [], of.sample.cost.resident_bytes),
         ..ONE
     },
     Family {
@@ -184,7 +185,7 @@ pub(super) static OWN: [Family; 34] = [
         kind: Gauge,
         help: "Open descriptors of the daemon.",
         otel: ("process.unix.file_descriptor.count", "{file_descriptor}"),
-        points: values::process_open_fds,
+        points: |of, points| put(points, [], of.sample.cost.open_fds),
         ..ONE
     },
     Family {
@@ -200,7 +201,7 @@ pub(super) static OWN: [Family; 34] = [
         kind: Gauge,
         help: "Threads of the daemon.",
         otel: ("process.thread.count", "{thread}"),
-        points: values::process_threads,
+        points: |of, points| put(points, [], of.sample.cost.threads),
         ..ONE
     },
     Family {
@@ -209,7 +210,7 @@ pub(super) static OWN: [Family; 34] = [
         unit: "seconds",
         help: "Start time of the daemon, since the epoch.",
         otel: ("tcplinger.process.start_time", "s"),
-        points: values::process_start,
+        points: |of, points| put(points, [], of.sample.cost.started),
         ..ONE
     },
     Family {
@@ -235,7 +236,7 @@ pub(super) static OWN: [Family; 34] = [
         unit: "bytes",
         help: "Size of the ring buffer.",
         otel: ("tcplinger.ring", "By"),
-        points: values::ring_bytes,
+        points: |of, points| put(points, [], of.sample.cost.ring_bytes),
         ..ONE
     },
     Family {
@@ -263,7 +264,7 @@ pub(super) static OWN: [Family; 34] = [
         kind: Gauge,
         help: "Open connections of HTTP clients.",
         otel: ("tcplinger.http.connections", "{connection}"),
-        points: values::http_connections,
+        points: |of, points| put(points, [], of.outlets.http_connections),
         ..ONE
     },
     Family {
@@ -282,7 +283,7 @@ pub(super) static OWN: [Family; 34] = [
         kind: Counter,
         help: "Log lines dropped because the reader of stderr was too slow or gone.",
         otel: ("tcplinger.log_lines_dropped", "{line}"),
-        points: values::log_dropped,
+        points: |of, points| put(points, [], of.sample.summary.log_dropped),
         ..ONE
     },
     Family {
@@ -311,7 +312,7 @@ pub(super) static OWN: [Family; 34] = [
         unit: "seconds",
         help: "Time to write the last exposition.",
         otel: ("tcplinger.exposition.duration", "s"),
-        points: values::exposition_time,
+        points: |of, points| put(points, [], of.outlets.exposition_time),
         ..ONE
     },
     Family {
@@ -320,7 +321,7 @@ pub(super) static OWN: [Family; 34] = [
         unit: "bytes",
         help: "Size of the last exposition.",
         otel: ("tcplinger.exposition.size", "By"),
-        points: values::exposition_size,
+        points: |of, points| put(points, [], of.outlets.exposition_bytes),
         ..ONE
     },
 ];

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::{Family, Kind, families};
+use super::{Family, families};
 
 const START: &str = "<!-- from monitor/src/output/metrics/{table,own}.rs: do not edit -->\n";
 const END: &str = "<!-- end of the table -->\n";
@@ -16,12 +16,7 @@ fn table() -> String {
         let Family {
             unit, most, help, ..
         } = family;
-        let (suffix, kind) = match family.kind {
-            Kind::Counter => ("_total", "counter"),
-            Kind::Gauge => ("", "gauge"),
-            Kind::Histogram => ("", "histogram"),
-            Kind::Info => ("_info", "info"),
-        };
+        let (suffix, kind) = (family.kind.suffix(), family.kind.name());
         let labels = family.labels.iter().map(|label| format!("`{label}`"));
         let labels = labels.collect::<Vec<_>>().join(", ");
         let (name, (otel, ucum)) = (family.name, family.otel);

@@ -4,7 +4,8 @@
 
 use super::Kind::{Counter, Gauge, Histogram};
 use super::own::{ONE, OWN};
-use super::{Family, leaders, values};
+use super::values::{self, put};
+use super::{Family, leaders};
 use crate::track::TOP;
 
 /// Series that a host may cost: what a fleet's metrics engine is sized by.
@@ -177,7 +178,7 @@ static WATCHED: [Family; 22] = [
         kind: Gauge,
         help: "Network namespaces watched.",
         otel: ("tcplinger.namespaces", "{namespace}"),
-        points: values::namespaces,
+        points: |of, points| put(points, [], of.sample.summary.namespaces.len() as u64),
         ..ONE
     },
     Family {

@@ -238,18 +238,10 @@ fn a_hostile_name_stays_in_its_label() {
     assert!(!text.contains(['\r', '\u{1b}', '\u{202e}']));
 }
 
-/// The encoder's part: a newline does not get that far.
+/// A newline does not get that far.
 #[test]
-fn the_encoder_escapes_what_the_formats_want_escaped() {
-    use prometheus_client::metrics::family::Family;
-    use prometheus_client::metrics::gauge::Gauge;
-    let gauges = Family::<Vec<(String, String)>, Gauge>::default();
-    let labels = vec![("l".to_owned(), "\\ \" \n".to_owned())];
-    gauges.get_or_create(&labels).set(1);
-    let mut registry = prometheus_client::registry::Registry::default();
-    registry.register("g", "h", gauges);
-    let text = text::open_metrics(&registry);
-    assert!(text.contains("g{l=\"\\\\ \\\" \\n\"} 1\n"), "{text}");
+fn what_the_formats_want_escaped_is_escaped() {
+    assert_eq!(text::escaped("\\ \" \n"), "\\\\ \\\" \\n");
 }
 
 #[test]
@@ -346,10 +338,7 @@ fn the_table_is_sound() {
             "{name}"
         );
         if !family.unit.is_empty() {
-            assert_eq!(
-                format!("{}_{}", family.name_without_unit(), family.unit),
-                name
-            );
+            assert!(name.ends_with(&format!("_{}", family.unit)), "{name}");
         }
         // Help is written as it is, in every form and in a table of the documentation.
         assert!(family.help.ends_with('.') && !family.help.contains(['\\', '\n', '"', '|']));

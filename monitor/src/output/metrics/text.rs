@@ -1,47 +1,97 @@
-//! The two text forms. prometheus-client writes `OpenMetrics` only; Prometheus' own text follows
-//! from it.
+//! The two text forms, written from the table.
 
-use prometheus_client::encoding::text::encode;
-use prometheus_client::registry::Registry;
+use std::fmt::{self, Write};
 
-use super::{Kind, families};
+use super::{Exposed, Family, Kind, Point, Value, families};
 
-pub(super) fn open_metrics(registry: &Registry) -> String {
-    let mut text = String::new();
-    // Without its `# EOF`, a reader would not take it for whole.
-    let _ = encode(&mut text, registry);
-    text
-}
-
-/// Version 0.0.4 of the format: it names families as it names their series, and knows neither
-/// infos, nor units, nor an end.
-pub(super) fn prometheus(open_metrics: &str) -> String {
-    let mut text = String::with_capacity(open_metrics.len());
-    for line in open_metrics.lines() {
-        let mut words = line.splitn(4, ' ');
-        match (words.next(), words.next(), words.next(), words.next()) {
-            (Some("#"), Some("UNIT" | "EOF"), ..) => continue,
-            (Some("#"), Some(what), Some(name), Some(rest)) => {
-                let (suffix, kind) = match kind_of(name) {
-                    Some(Kind::Counter) => ("_total", rest),
-                    Some(Kind::Info) => ("_info", "gauge"),
-                    _ => ("", rest),
-                };
-                let rest = if what == "TYPE" { kind } else { rest };
-                for part in ["# ", what, " ", name, suffix, " ", rest] {
-                    text.push_str(part);
-                }
-            }
-            _ => text.push_str(line),
+/// The whole exposition. `OpenMetrics` (1.0.0) names a family without its suffix, and knows infos and
+/// units; Prometheus' own text (0.0.4) names it as its series, and has no end.
+pub(super) fn write(text: &mut String, exposed: Exposed<'_>, is_open_metrics: bool) -> fmt::Result {
+    for family in families() {
+        let points = family.points(&exposed);
+        if points.is_empty() {
+            continue;
         }
-        text.push('\n');
+        let Family {
+            name,
+            unit,
+            help,
+            kind,
+            ..
+        } = family;
+        if is_open_metrics {
+            writeln!(text, "# HELP {name} {help}\n# TYPE {name} {}", kind.name())?;
+            if !unit.is_empty() {
+                writeln!(text, "# UNIT {name} {unit}")?;
+            }
+        } else {
+            let (suffix, kind) = match kind {
+                Kind::Info => (kind.suffix(), "gauge"),
+                kind => (kind.suffix(), kind.name()),
+            };
+            writeln!(
+                text,
+                "# HELP {name}{suffix} {help}\n# TYPE {name}{suffix} {kind}"
+            )?;
+        }
+        for point in points {
+            point.write(text, family)?;
+        }
     }
-    text
+    if is_open_metrics {
+        text.push_str("# EOF\n");
+    }
+    Ok(())
 }
 
-fn kind_of(name: &str) -> Option<Kind> {
-    let mut families = families();
-    families
-        .find(|family| family.name == name)
-        .map(|family| family.kind)
+impl Point {
+    fn write(&self, text: &mut String, family: &Family) -> fmt::Result {
+        let labels = family.labels.iter().zip(&self.labels);
+        let labels: Vec<String> = labels
+            .map(|(name, value)| format!("{name}=\"{}\"", escaped(value)))
+            .collect();
+        let labels = labels.join(",");
+        let name = family.name;
+        let Value::Histogram(histogram) = &self.value else {
+            let (open, close) = if labels.is_empty() {
+                ("", "")
+            } else {
+                ("{", "}")
+            };
+            let suffix = family.kind.suffix();
+            return writeln!(text, "{name}{suffix}{open}{labels}{close} {}", self.value);
+        };
+        let sum = Value::from(histogram.sum());
+        writeln!(text, "{name}_sum{{{labels}}} {sum}")?;
+        writeln!(text, "{name}_count{{{labels}}} {}", histogram.count())?;
+        let mut cumulative = 0;
+        for (bound, count) in histogram.classic() {
+            cumulative += count;
+            let bound = Value::Real(bound);
+            writeln!(
+                text,
+                "{name}_bucket{{le=\"{bound}\",{labels}}} {cumulative}"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// What both formats want escaped in a label's value.
+pub(super) fn escaped(value: &str) -> String {
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Integer(count) => write!(f, "{count}"),
+            Self::Real(f64::INFINITY) => f.write_str("+Inf"),
+            Self::Real(figure) => write!(f, "{figure:?}"),
+            Self::Histogram(histogram) => write!(f, "{}", histogram.count()),
+        }
+    }
 }

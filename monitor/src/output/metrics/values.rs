@@ -185,33 +185,9 @@ pub(super) fn findings_raised(of: &Exposed<'_>, points: &mut Points) {
     }
 }
 
-pub(super) fn namespaces(of: &Exposed<'_>, points: &mut Points) {
-    put(points, [], of.sample.summary.namespaces.len() as u64);
-}
-
 pub(super) fn ports_max_ratio(of: &Exposed<'_>, points: &mut Points) {
     let shares = of.sample.ports.ports.iter().map(|port| port.used_ratio);
     put(points, [], shares.fold(0.0, f64::max));
-}
-
-pub(super) fn events_received(of: &Exposed<'_>, points: &mut Points) {
-    put(points, [], of.sample.summary.events.received);
-}
-
-pub(super) fn events_lost(of: &Exposed<'_>, points: &mut Points) {
-    put(points, [], of.sample.summary.events.lost);
-}
-
-pub(super) fn events_ignored(of: &Exposed<'_>, points: &mut Points) {
-    put(points, [], of.sample.summary.events.ignored);
-}
-
-pub(super) fn log_dropped(of: &Exposed<'_>, points: &mut Points) {
-    put(points, [], of.sample.summary.log_dropped);
-}
-
-pub(super) fn drift(of: &Exposed<'_>, points: &mut Points) {
-    put(points, [], of.sample.summary.tally.corrected);
 }
 
 /// None before the first audit: zeros would be untrue.
@@ -224,22 +200,6 @@ pub(super) fn audit_differences(of: &Exposed<'_>, points: &mut Points) {
         let signed = if difference < 0 { -size } else { size };
         put(points, [state.name()], signed);
     }
-}
-
-pub(super) fn uncovered(of: &Exposed<'_>, points: &mut Points) {
-    put(points, [], of.sample.summary.tally.uncovered);
-}
-
-pub(super) fn contradicting(of: &Exposed<'_>, points: &mut Points) {
-    put(points, [], of.sample.summary.tally.contradicting);
-}
-
-pub(super) fn repeated(of: &Exposed<'_>, points: &mut Points) {
-    put(points, [], of.sample.summary.tally.repeated);
-}
-
-pub(super) fn asked(of: &Exposed<'_>, points: &mut Points) {
-    put(points, [], of.sample.summary.tally.asked);
 }
 
 pub(super) fn uncertain(of: &Exposed<'_>, points: &mut Points) {
@@ -275,32 +235,12 @@ pub(super) fn walk_cpu(of: &Exposed<'_>, points: &mut Points) {
     }
 }
 
-pub(super) fn process_cpu(of: &Exposed<'_>, points: &mut Points) {
-    put(points, [], of.sample.cost.cpu);
-}
-
-pub(super) fn process_memory(of: &Exposed<'_>, points: &mut Points) {
-    put(points, [], of.sample.cost.resident_bytes);
-}
-
-pub(super) fn process_open_fds(of: &Exposed<'_>, points: &mut Points) {
-    put(points, [], of.sample.cost.open_fds);
-}
-
 pub(super) fn process_max_fds(of: &Exposed<'_>, points: &mut Points) {
     put(
         points,
         [],
         of.sample.cost.max_fds.map_or(f64::INFINITY, real),
     );
-}
-
-pub(super) fn process_threads(of: &Exposed<'_>, points: &mut Points) {
-    put(points, [], of.sample.cost.threads);
-}
-
-pub(super) fn process_start(of: &Exposed<'_>, points: &mut Points) {
-    put(points, [], of.sample.cost.started);
 }
 
 pub(super) fn program_time(of: &Exposed<'_>, points: &mut Points) {
@@ -315,10 +255,6 @@ pub(super) fn program_runs(of: &Exposed<'_>, points: &mut Points) {
     }
 }
 
-pub(super) fn ring_bytes(of: &Exposed<'_>, points: &mut Points) {
-    put(points, [], of.sample.cost.ring_bytes);
-}
-
 pub(super) fn build(of: &Exposed<'_>, points: &mut Points) {
     let host = rustix::system::uname();
     let kernel = host.release().to_string_lossy();
@@ -330,10 +266,6 @@ pub(super) fn http_requests(of: &Exposed<'_>, points: &mut Points) {
     for (code, requests) in ["2xx", "4xx", "5xx"].iter().zip(of.outlets.http_requests) {
         put(points, [code], requests);
     }
-}
-
-pub(super) fn http_connections(of: &Exposed<'_>, points: &mut Points) {
-    put(points, [], of.outlets.http_connections);
 }
 
 pub(super) fn http_dropped(of: &Exposed<'_>, points: &mut Points) {
@@ -353,12 +285,4 @@ pub(super) fn export_dropped(of: &Exposed<'_>, points: &mut Points) {
     for (sink, count) in Sink::ALL.into_iter().zip(of.outlets.export_dropped) {
         put(points, [sink.name()], count);
     }
-}
-
-pub(super) fn exposition_time(of: &Exposed<'_>, points: &mut Points) {
-    put(points, [], of.outlets.exposition_time);
-}
-
-pub(super) fn exposition_size(of: &Exposed<'_>, points: &mut Points) {
-    put(points, [], of.outlets.exposition_bytes);
 }

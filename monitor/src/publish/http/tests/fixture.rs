@@ -15,10 +15,7 @@ use crate::clock::monotonic;
 use crate::publish::shared::Shared;
 use crate::tcp::{Counts, State};
 use crate::track::stuck::{Change, Finding, Notice, Severity};
-use crate::track::{
-    Checked, Cost, Doubt, EventTotals, NamespaceSummary, Outlets, OwnerName, Owners, Sample,
-    Source, Stuck, Summary, Tally,
-};
+use crate::track::{NamespaceSummary, Outlets, OwnerName, Owners, Sample, Stuck, Summary};
 
 /// A server on a port of its own.
 pub(super) struct Running {
@@ -173,26 +170,15 @@ pub(super) fn sample() -> Sample {
         taken,
         realtime_minus_monotonic_ns: 1_767_323_045_000_000_000,
         summary: Summary {
-            log_dropped: 0,
-            source: Source::Daemon,
             namespaces: vec![NamespaceSummary {
                 netns: 7,
                 name: Some("host".to_owned()),
-                is_deleted: false,
-                mptcp: Counts::default(),
                 ipv4: counts(&[(State::Established, 2), (State::CloseWait, 3)]),
                 ipv6: counts(&[(State::FinWait1, 1)]),
-                doubt: Doubt::default(),
+                ..NamespaceSummary::default()
             }],
-            events: EventTotals::default(),
-            tally: Tally {
-                corrected: 0,
-                ..Tally::default()
-            },
+            ..Summary::default()
         },
-        is_in_doubt: false,
-        transitions: [[0; 16]; 16],
-        activity: Arc::default(),
         oldest_since: BTreeMap::from([(State::CloseWait, closed_at)]),
         stuck: Stuck {
             sockets: BTreeMap::from(stuck),
@@ -205,10 +191,6 @@ pub(super) fn sample() -> Sample {
             unannounced: 12,
             ..Stuck::default()
         },
-        buckets: BTreeMap::new(),
-        other_overflows: 0,
-        checked: Checked::default(),
-        ports: Arc::default(),
         owners: Arc::new(Owners {
             taken: Some(taken),
             leaders: vec![
@@ -224,6 +206,6 @@ pub(super) fn sample() -> Sample {
             other: counts(&[(State::Listen, 2)]),
             nobody: counts(&[(State::TimeWait, 9)]),
         }),
-        cost: Cost::default(),
+        ..Sample::default()
     }
 }
