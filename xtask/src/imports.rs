@@ -16,7 +16,7 @@ const MAIN: &str = "main";
 const PURE: &str = "tcp";
 
 /// Each room, and the rooms it may mention besides itself.
-const ROOMS: [(&str, &[&str]); 14] = [
+const ROOMS: [(&str, &[&str]); 13] = [
     (MAIN, &["cli", "config", "command", "output"]),
     ("cli", &["tcp"]),
     ("clock", &[]),
@@ -38,7 +38,6 @@ const ROOMS: [(&str, &[&str]); 14] = [
             "survey",
             "tcp",
             "track",
-            "tui",
         ],
     ),
     (
@@ -56,7 +55,6 @@ const ROOMS: [(&str, &[&str]); 14] = [
     ),
     ("publish", &["clock", "output", "tcp", "track"]),
     ("survey", &["inventory", "probe", "tcp", "track"]),
-    ("tui", &["tcp", "track"]),
     ("output", &["tcp", "track"]),
     ("probe", &["tcp"]),
     ("inventory", &["clock", "tcp"]),
@@ -65,14 +63,13 @@ const ROOMS: [(&str, &[&str]); 14] = [
 ];
 
 /// Heavy crates, and the rooms that own them.
-const OWNERS: [(&[&str], &[&str]); 9] = [
+const OWNERS: [(&[&str], &[&str]); 8] = [
     (&["clap"], &["cli"]),
     (
         &["aya", "aya_log", "aya_obj", "btf_rs", "monitor_ebpf"],
         &["probe"],
     ),
     (&["netlink_sys"], &["inventory"]),
-    (&["crossterm", "ratatui"], &["tui"]),
     (
         &["opentelemetry_proto", "prometheus_client", "prost"],
         &["output"],
