@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use axum::http::header::{AUTHORIZATION, HOST};
@@ -10,9 +9,9 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Request, StatusCode, Version};
 use hyper::body::Body;
 
-use super::files::{self, Watched};
-use super::{Error, PAGE};
+use super::{CHECK_EVERY, Error, PAGE};
 use crate::publish::LocalUsers;
+use crate::publish::files::{Token, Watched};
 
 /// Bytes of path and query.
 const LONGEST_TARGET: usize = 1_024;
@@ -29,7 +28,7 @@ pub(super) struct Refusal {
 /// Lets requests in, or not.
 #[derive(Debug)]
 pub(super) struct Admission {
-    token: Option<Mutex<Watched<Token>>>,
+    token: Option<Watched<Token, Error>>,
     /// Who may ask without a token; None for everybody.
     users: Option<LocalUsers>,
 }
@@ -52,13 +51,13 @@ impl Admission {
         now: Instant,
     ) -> Result<Self, Error> {
         let token = match token_file {
-            Some(path) => Some(Watched::open(vec![path.to_owned()], Token::read, now)?),
+            Some(path) => {
+                let paths = vec![path.to_owned()];
+                Some(Watched::open(paths, read_token, CHECK_EVERY, now)?)
+            }
             None => None,
         };
-        Ok(Self {
-            token: token.map(Mutex::new),
-            users,
-        })
+        Ok(Self { token, users })
     }
 
     /// Whose a new connection is.
@@ -92,8 +91,7 @@ impl Admission {
         let is_open = PAGE.contains(&request.uri().path());
         match &self.token {
             Some(token) => {
-                let mut token = token.lock().unwrap_or_else(PoisonError::into_inner);
-                if is_open || token.current(Instant::now()).is_shown(request.headers()) {
+                if is_open || is_shown(&token.current(Instant::now()), request.headers()) {
                     return Ok(());
                 }
                 let why = "the bearer token is missing or wrong; send the one of the daemon's \
@@ -152,53 +150,29 @@ fn is_local_name(host: &str) -> bool {
 }
 
 /// What clients must show.
-pub(super) struct Token(Vec<u8>);
-
-impl Token {
-    fn read(paths: &[PathBuf]) -> Result<Self, Error> {
-        let path = paths.first().map_or(Path::new(""), PathBuf::as_path);
-        let bytes = files::read(path, "the bearer token", true)?;
-        Self::new(&bytes).map_err(|what| Error::Token {
-            path: path.to_owned(),
-            what,
-        })
+fn read_token(paths: &[PathBuf]) -> Result<Token, Error> {
+    let path = paths.first().map_or(Path::new(""), PathBuf::as_path);
+    let bytes = Error::reading(path, "the bearer token", true)?;
+    let refused = |what| Error::Token {
+        path: path.to_owned(),
+        what,
+    };
+    let token = Token::new(&bytes).map_err(refused)?;
+    if token.bytes().len() < SHORTEST_TOKEN {
+        return Err(refused(
+            "it has fewer than 16 characters, and can be guessed",
+        ));
     }
-
-    fn new(text: &[u8]) -> Result<Self, &'static str> {
-        let token = text.strip_suffix(b"\n").unwrap_or(text);
-        let token = token.strip_suffix(b"\r").unwrap_or(token);
-        if token.is_empty() {
-            Err("it is empty")
-        } else if !token.iter().all(u8::is_ascii_graphic) {
-            Err("it has spaces, more than one line or characters that are not ASCII")
-        } else if token.len() < SHORTEST_TOKEN {
-            Err("it has fewer than 16 characters, and can be guessed")
-        } else {
-            Ok(Self(token.to_owned()))
-        }
-    }
-
-    fn is_shown(&self, headers: &HeaderMap) -> bool {
-        let mut shown = headers.get_all(AUTHORIZATION).iter();
-        let (Some(shown), None) = (shown.next(), shown.next()) else {
-            return false;
-        };
-        let (scheme, token) = shown.as_bytes().split_at(shown.len().min(b"Bearer ".len()));
-        scheme.eq_ignore_ascii_case(b"Bearer ") && self.is(token.trim_ascii())
-    }
-
-    /// In the same time for every wrong one of the right length.
-    fn is(&self, token: &[u8]) -> bool {
-        let differing = self.0.iter().zip(token);
-        let difference = differing.fold(0, |all, (one, other)| all | (one ^ other));
-        self.0.len() == token.len() && std::hint::black_box(difference) == 0
-    }
+    Ok(token)
 }
 
-impl std::fmt::Debug for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Token(..)")
-    }
+fn is_shown(token: &Token, headers: &HeaderMap) -> bool {
+    let mut shown = headers.get_all(AUTHORIZATION).iter();
+    let (Some(shown), None) = (shown.next(), shown.next()) else {
+        return false;
+    };
+    let (scheme, shown) = shown.as_bytes().split_at(shown.len().min(b"Bearer ".len()));
+    scheme.eq_ignore_ascii_case(b"Bearer ") && token.is(shown.trim_ascii())
 }
 
 #[cfg(test)]
@@ -353,6 +327,12 @@ mod tests {
 
     #[test]
     fn tokens_that_can_be_guessed_are_refused() {
+        let name = format!("tcplinger-guessed-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            read_token(std::slice::from_ref(&path))
+        };
         for bad in [
             "",
             "\n",
@@ -361,14 +341,15 @@ mod tests {
             "two words of a phrase",
             "ünïcödé-ünïcödé",
         ] {
-            assert!(Token::new(bad.as_bytes()).is_err(), "{bad}");
+            assert!(read(bad).is_err(), "{bad}");
         }
         for good in [
             "0123456789abcdef",
             "0123456789abcdef\n",
             "0123456789abcdef\r\n",
         ] {
-            assert_eq!(Token::new(good.as_bytes()).unwrap().0, b"0123456789abcdef");
+            assert_eq!(read(good).unwrap().bytes(), b"0123456789abcdef");
         }
+        std::fs::remove_file(path).unwrap();
     }
 }

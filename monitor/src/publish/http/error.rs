@@ -2,12 +2,13 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 use thiserror::Error as ThisError;
 
 use crate::output::Escaped;
+use crate::publish::files;
 
 #[derive(Debug, ThisError)]
 pub(crate) enum Error {
@@ -70,10 +71,23 @@ pub(crate) enum Error {
         reason: String,
     },
     #[error("cannot start the thread for HTTP: {0}; is there a limit on threads or descriptors?")]
-    Thread(io::Error),
+    Thread(#[from] io::Error),
 }
 
 impl Error {
+    /// The bytes of a file that is needed as `role`.
+    pub(super) fn reading(
+        path: &Path,
+        role: &'static str,
+        is_secret: bool,
+    ) -> Result<Vec<u8>, Self> {
+        files::read(path, is_secret.then_some(role)).map_err(|reason| Self::Unreadable {
+            role,
+            path: path.to_owned(),
+            reason,
+        })
+    }
+
     pub(super) fn listening(address: SocketAddr, errno: Errno) -> Self {
         match errno {
             Errno::ADDRINUSE => Self::InUse { address },

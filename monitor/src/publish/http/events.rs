@@ -1,7 +1,6 @@
 //! Server-sent events: the counts every second, and findings as they change.
 
 use std::convert::Infallible;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,7 +11,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::sleep;
 
-use super::site::{Asked, Site};
+use super::site::{Asked, Site, event};
 use super::stopped;
 use crate::output::json::{self, api};
 use crate::track::stuck::Notice;
@@ -106,18 +105,4 @@ impl Teller {
             Err(RecvError::Closed) => None,
         }
     }
-}
-
-/// An event whose data is the line that `write` writes.
-///
-/// # Errors
-/// Those of `write`.
-pub(super) fn event(
-    name: &str,
-    write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
-) -> io::Result<Vec<u8>> {
-    let mut event = format!("event: {name}\ndata: ").into_bytes();
-    write(&mut event)?;
-    event.push(b'\n');
-    Ok(event)
 }

@@ -5,8 +5,6 @@ mod accept;
 mod admission;
 mod error;
 mod events;
-mod files;
-mod health;
 mod listen;
 mod pace;
 mod routes;
@@ -18,7 +16,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -30,6 +28,7 @@ use tokio::time::{sleep, timeout};
 use super::files::{Stamp, stamps};
 use super::places::Places;
 use super::shared::Shared;
+use super::threads::Outlet;
 use super::{Http, LocalUsers};
 use accept::Gate;
 use admission::Admission;
@@ -45,13 +44,12 @@ const NICE: i32 = 5;
 /// For all connections to end with the daemon.
 const GRACE: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(5);
+/// Between two looks at the files of token and certificate.
+const CHECK_EVERY: Duration = Duration::from_secs(10);
 
 /// The server at work; it ends when this is dropped, within a second.
 #[derive(Debug)]
-pub(super) struct Server {
-    stop: watch::Sender<bool>,
-    thread: Option<JoinHandle<()>>,
-}
+pub(super) struct Server(Outlet);
 
 /// The server, and what it was started with.
 #[derive(Debug)]
@@ -167,38 +165,27 @@ impl Server {
         tls: Option<Tls>,
         shared: &Arc<Shared>,
     ) -> Result<Self, Error> {
-        let (stop, stopped) = watch::channel(false);
-        let site = Arc::new(Site::new(Arc::clone(shared), stopped.clone()));
-        let gate = Gate {
-            router: routes::router(Arc::clone(&site)),
-            admission,
-            tls,
-            shared: Arc::clone(shared),
-            places: Arc::new(Places::default()),
-            stop: stopped,
-        };
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(Error::Thread)?;
-        let thread = thread::Builder::new()
-            .name("http".to_owned())
-            .spawn(move || run(&runtime, gate, listeners))
-            .map_err(Error::Thread)?;
-        Ok(Self {
-            stop,
-            thread: Some(thread),
-        })
+        let outlet = Outlet::start("http", |stop| {
+            let site = Arc::new(Site::new(Arc::clone(shared), stop.clone()));
+            let gate = Gate {
+                router: routes::router(Arc::clone(&site)),
+                admission,
+                tls,
+                shared: Arc::clone(shared),
+                places: Arc::new(Places::default()),
+                stop,
+            };
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            Ok::<_, Error>(move || run(&runtime, gate, listeners))
+        })?;
+        Ok(Self(outlet))
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.stop.send_replace(true);
-        if let Some(thread) = self.thread.take() {
-            // It has panicked otherwise, and said so.
-            let _ = thread.join();
-        }
+        self.0.stop();
+        self.0.has_ended_by(Instant::now() + 2 * GRACE);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is where.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -15,8 +16,8 @@ use axum::routing::{MethodRouter, get};
 
 use super::accept::Client;
 use super::admission::Refusal;
+use super::events;
 use super::site::{Asked, Site};
-use super::{events, health};
 use crate::clock::monotonic;
 use crate::output::json::api;
 use crate::output::metrics::Form;
@@ -27,6 +28,11 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
                       img-src 'self' data:; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'";
+
+/// The ring is looked at some ten times a second.
+const DRAIN_OVERDUE: Duration = Duration::from_secs(5);
+/// A sample is taken every second, unless a walk of very large tables is under way.
+const SAMPLE_OVERDUE: Duration = Duration::from_secs(10);
 
 pub(super) fn router(site: Arc<Site>) -> Router {
     let page = |content_type, text: &'static [u8]| {
@@ -109,7 +115,7 @@ async fn metrics(State(site): State<Arc<Site>>, headers: HeaderMap) -> Response 
 
 async fn healthz(State(site): State<Arc<Site>>) -> Response {
     let sample = site.shared.latest().map(|sample| sample.taken);
-    match health::check(site.shared.drained(), sample, monotonic()) {
+    match check_health(site.shared.drained(), sample, monotonic()) {
         Ok(()) => ok(),
         Err(why) => error(StatusCode::SERVICE_UNAVAILABLE, &why),
     }
@@ -199,4 +205,49 @@ fn respond(
 ) -> Response {
     let headers = [(CONTENT_TYPE, content_type), (CACHE_CONTROL, cache)];
     (status, headers, body.into()).into_response()
+}
+
+/// Whether the stream is attached and drained; else why not. All times on one clock.
+fn check_health(
+    drained: Option<Duration>,
+    sample: Option<Duration>,
+    now: Duration,
+) -> Result<(), String> {
+    let since = |then: Duration| now.saturating_sub(then);
+    match (drained.map(since), sample.map(since)) {
+        (None, _) => Err("the stream is not attached yet; ask again in a second".to_owned()),
+        (Some(idle), _) if idle >= DRAIN_OVERDUE => Err(format!(
+            "the stream was last drained {} s ago; is the daemon stopped, or short of CPU time? \
+             Look into its log",
+            idle.as_secs()
+        )),
+        (_, Some(age)) if age >= SAMPLE_OVERDUE => Err(format!(
+            "the last figures are {} s old; is the daemon short of CPU time? Look into its log",
+            age.as_secs()
+        )),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn healthy_is_who_drains_and_samples() {
+        let at = |seconds| Some(Duration::from_secs(seconds));
+        let now = Duration::from_secs(100);
+        assert_eq!(check_health(at(99), at(99), now), Ok(()));
+        assert_eq!(check_health(at(99), None, now), Ok(()));
+        // Stamped after `now` was read.
+        assert_eq!(check_health(at(101), at(101), now), Ok(()));
+        for (drained, sample, why) in [
+            (None, None, "not attached"),
+            (at(95), at(99), "drained 5 s ago"),
+            (at(99), at(90), "10 s old"),
+        ] {
+            let told = check_health(drained, sample, now).unwrap_err();
+            assert!(told.contains(why), "{told}");
+        }
+    }
 }

@@ -7,7 +7,6 @@ use std::time::Instant;
 use hyper::body::Bytes;
 use tokio::sync::watch;
 
-use super::events;
 use crate::output::json::api;
 use crate::output::metrics::{self, Exposed, Form};
 use crate::publish::history::STEP;
@@ -84,7 +83,7 @@ impl Site {
             Asked::Status => api::write_status(&mut out, sample, &self.host),
             Asked::StatusEvent => {
                 let write = |out: &mut Vec<u8>| api::write_status(out, sample, &self.host);
-                return events::event("status", write);
+                return event("status", write);
             }
             Asked::Stuck => api::write_stuck(&mut out, sample),
             Asked::Ports => api::write_ports(&mut out, sample),
@@ -115,4 +114,18 @@ impl Site {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An event whose data is the line that `write` writes.
+///
+/// # Errors
+/// Those of `write`.
+pub(super) fn event(
+    name: &str,
+    write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>,
+) -> io::Result<Vec<u8>> {
+    let mut event = format!("event: {name}\ndata: ").into_bytes();
+    write(&mut event)?;
+    event.push(b'\n');
+    Ok(event)
 }

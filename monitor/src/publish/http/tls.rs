@@ -1,7 +1,7 @@
 //! TLS for the listeners: certificate and key from PEM files, TLS 1.2 and 1.3.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio_rustls::TlsAcceptor;
@@ -10,24 +10,23 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
 
-use super::Error;
-use super::files::{self, Watched};
+use super::{CHECK_EVERY, Error};
+use crate::publish::files::Watched;
 
 /// Who answers handshakes, with the certificate that is in the files now.
 #[derive(Debug)]
-pub(super) struct Tls(Mutex<Watched<ServerConfig>>);
+pub(super) struct Tls(Watched<ServerConfig, Error>);
 
 impl Tls {
     /// # Errors
     /// The files do not hold a certificate and the key that belongs to it.
     pub(super) fn new(certificate: &Path, key: &Path, now: Instant) -> Result<Self, Error> {
         let paths = vec![certificate.to_owned(), key.to_owned()];
-        Ok(Self(Mutex::new(Watched::open(paths, read, now)?)))
+        Ok(Self(Watched::open(paths, read, CHECK_EVERY, now)?))
     }
 
     pub(super) fn acceptor(&self) -> TlsAcceptor {
-        let mut config = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        config.current(Instant::now()).into()
+        self.0.current(Instant::now()).into()
     }
 }
 
@@ -54,7 +53,7 @@ fn read(paths: &[PathBuf]) -> Result<ServerConfig, Error> {
 }
 
 fn chain_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let bytes = files::read(path, "the certificate", false)?;
+    let bytes = Error::reading(path, "the certificate", false)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     let refused = |what: String| Error::Certificate {
         path: path.to_owned(),
@@ -68,7 +67,7 @@ fn chain_in(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
 }
 
 fn key_in(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
-    let bytes = files::read(path, "the private key", true)?;
+    let bytes = Error::reading(path, "the private key", true)?;
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| Error::Key {
         path: path.to_owned(),
         what: match error {

@@ -5,7 +5,7 @@ use std::io::{self, Read as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use jiff::fmt::rfc2822;
 use tokio_rustls::rustls::crypto::ring;
@@ -16,21 +16,17 @@ use ureq::{Agent, Body};
 
 use super::lane::Verdict;
 use crate::output::otlp::{Partial, refusal};
-use crate::publish::files::open_regular;
+use crate::publish::files::{self, Token, Watched};
 use crate::publish::{Error, Otlp};
 
 /// Bytes of an answer that are read.
 const LONGEST_ANSWER: u64 = 1 << 16;
-/// Bytes of a file with a token.
-const LONGEST_TOKEN: u64 = 1 << 13;
-/// Bytes; a system's own have some hundred thousands.
-const LONGEST_AUTHORITIES: u64 = 1 << 24;
 const USER_AGENT: &str = concat!("tcplinger/", env!("CARGO_PKG_VERSION"));
 
 #[derive(Debug)]
 pub(super) struct Client {
     agent: Agent,
-    token_file: Option<PathBuf>,
+    token: Option<Watched<Token, Error>>,
 }
 
 impl Client {
@@ -41,12 +37,14 @@ impl Client {
             endpoint: settings.endpoint.clone(),
             why,
         })?;
-        if let Some(path) = &settings.bearer_token_file {
-            token(path).map_err(|why| Error::Token {
-                path: path.clone(),
-                why,
-            })?;
-        }
+        let token = match &settings.bearer_token_file {
+            // Looked at before each request.
+            Some(path) => {
+                let (paths, every) = (vec![path.clone()], Duration::ZERO);
+                Some(Watched::open(paths, token, every, Instant::now())?)
+            }
+            None => None,
+        };
         let is_encrypted = uri.scheme_str() == Some("https");
         let authorities = match &settings.tls_ca {
             Some(path) => from_file(path)?,
@@ -66,7 +64,7 @@ impl Client {
             .tls_config(tls.build());
         Ok(Self {
             agent: config.build().new_agent(),
-            token_file: settings.bearer_token_file.clone(),
+            token,
         })
     }
 
@@ -82,14 +80,13 @@ impl Client {
             .agent
             .post(url)
             .header(CONTENT_TYPE, "application/x-protobuf");
-        let request = match self.token_file.as_deref().map(token) {
-            None => request,
-            Some(Ok(token)) => request.header(AUTHORIZATION, format!("Bearer {token}")),
-            Some(Err(why)) => {
-                let path = self.token_file.as_deref().unwrap_or(Path::new(""));
-                let why = format!("cannot read the token in {}: {why}", path.display());
-                return Verdict::NotNow { why, after: None };
+        let request = match &self.token {
+            Some(token) => {
+                let token = token.current(Instant::now());
+                let token = String::from_utf8_lossy(token.bytes());
+                request.header(AUTHORIZATION, format!("Bearer {token}"))
             }
+            None => request,
         };
         let request = request.config().timeout_global(Some(timeout)).build();
         match caught(|| request.send(body)) {
@@ -167,17 +164,14 @@ fn wish(text: &str, now: SystemTime) -> Option<Duration> {
     Some(date.duration_since(now).unwrap_or_default())
 }
 
-/// The first line of a file, which is read anew for each request: it may have changed.
-fn token(path: &Path) -> Result<String, String> {
-    let mut text = String::new();
-    open_regular(path)
-        .and_then(|file| file.take(LONGEST_TOKEN).read_to_string(&mut text))
-        .map_err(|error| error.to_string())?;
-    let token = text.trim();
-    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("it is not one word of printable ASCII".to_owned());
-    }
-    Ok(token.to_owned())
+fn token(paths: &[PathBuf]) -> Result<Token, Error> {
+    let path = paths.first().map_or(Path::new(""), PathBuf::as_path);
+    let bytes = files::read(path, Some("the bearer token")).map_err(|error| error.to_string());
+    let token = bytes.and_then(|bytes| Token::new(&bytes).map_err(str::to_owned));
+    token.map_err(|why| Error::Token {
+        path: path.to_owned(),
+        why,
+    })
 }
 
 fn from_file(path: &Path) -> Result<Vec<Certificate<'static>>, Error> {
@@ -185,10 +179,7 @@ fn from_file(path: &Path) -> Result<Vec<Certificate<'static>>, Error> {
         path: path.to_owned(),
         source,
     };
-    let mut pem = Vec::new();
-    open_regular(path)
-        .and_then(|file| file.take(LONGEST_AUTHORITIES).read_to_end(&mut pem))
-        .map_err(fail)?;
+    let pem = files::read(path, None).map_err(fail)?;
     let items = parse_pem(&pem).filter_map(Result::ok);
     let found: Vec<_> = items
         .filter_map(|item| match item {
@@ -257,10 +248,14 @@ mod tests {
         let name = format!("tcplinger-fifo-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
         mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
-        assert!(token(&path).unwrap_err().contains("not a regular file"));
-        let refused = from_file(&path).unwrap_err().to_string();
+        let refused = [
+            token(std::slice::from_ref(&path)).unwrap_err(),
+            from_file(&path).unwrap_err(),
+        ];
         std::fs::remove_file(&path).unwrap();
-        assert!(refused.contains("not a regular file"), "{refused}");
+        for refused in refused.map(|error| error.to_string()) {
+            assert!(refused.contains("not a regular file"), "{refused}");
+        }
     }
 
     #[test]
