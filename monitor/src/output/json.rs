@@ -16,10 +16,9 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::ser::Formatter;
 
 use super::clock::Rfc3339;
-use super::errno::Errno;
 use super::escape::is_harmful;
 use super::{Clock, DoctorRow};
-use crate::tcp::{Counts, Handover, Owner, Process, RawState, State, Transition};
+use crate::tcp::{Counts, Errno, Handover, Owner, Process, RawState, State, Transition};
 use crate::track::stuck::{Change, Finding, Notice};
 use crate::track::{
     Doubt, EventTotals, Holdership, Holding, NamespaceSummary, Source, Summary, Tally,

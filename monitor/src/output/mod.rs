@@ -5,7 +5,6 @@
 
 mod clock;
 mod doctor;
-mod errno;
 mod escape;
 pub(crate) mod explain;
 #[cfg(test)]

@@ -10,9 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::clock::TimeOfDay;
-use super::errno::Errno;
 use super::{Clock, DoctorRow, Elapsed, Escaped, Outcome, Style};
-use crate::tcp::{Counts, Handover, Owner, RawState, State, Transition};
+use crate::tcp::{Counts, Errno, Handover, Owner, RawState, State, Transition};
 use crate::track::{NamespaceSummary, Source, Summary};
 pub(crate) use owners::write_owners;
 pub(crate) use ports::write_ports;

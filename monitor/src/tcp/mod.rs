@@ -4,6 +4,7 @@
 
 mod counts;
 mod ends;
+pub(crate) mod errno;
 mod evidence;
 mod limits;
 mod process;
@@ -12,6 +13,7 @@ mod transition;
 
 pub(crate) use counts::Counts;
 pub(crate) use ends::Ends;
+pub(crate) use errno::Errno;
 pub(crate) use evidence::{Evidence, TcpInfo, Timer};
 pub(crate) use limits::{Limits, TwReuse};
 pub(crate) use process::{Holder, Process};

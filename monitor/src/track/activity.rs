@@ -4,6 +4,10 @@
 use std::time::Duration;
 
 use super::Histogram;
+use crate::tcp::errno::{
+    EACCES, ECONNABORTED, ECONNREFUSED, ECONNRESET, EHOSTDOWN, EHOSTUNREACH, ENETDOWN, ENETUNREACH,
+    ENONET, ENOPROTOOPT, EPIPE, ETIMEDOUT,
+};
 use crate::tcp::{Handover, State, Transition};
 
 /// Who opened a connection.
@@ -165,19 +169,6 @@ impl Failure {
         }
     }
 }
-
-const EACCES: u32 = 13;
-const EPIPE: u32 = 32;
-const ENONET: u32 = 64;
-const ENOPROTOOPT: u32 = 92;
-const ENETDOWN: u32 = 100;
-const ENETUNREACH: u32 = 101;
-const ECONNABORTED: u32 = 103;
-const ECONNRESET: u32 = 104;
-const ETIMEDOUT: u32 = 110;
-const ECONNREFUSED: u32 = 111;
-const EHOSTDOWN: u32 = 112;
-const EHOSTUNREACH: u32 = 113;
 
 /// What the kernel makes of ICMP's messages (`icmp_err_convert[]` in `net/ipv4/icmp.c`, `tab_unreach[]`
 /// and `icmpv6_err_convert()` in `net/ipv6/icmp.c`), and of a route or a device that is gone.
