@@ -4,7 +4,6 @@
 //! kernel's own: `kernel.bpf_stats_enabled`, read through bpftool.
 
 mod census;
-mod fleet;
 mod hold;
 mod http;
 mod load;
@@ -46,10 +45,8 @@ pub(crate) struct Args {
     #[arg(long)]
     scrape: bool,
     #[command(flatten)]
-    fleet: fleet::FleetArgs,
-    #[command(flatten)]
     census: census::CensusArgs,
-    /// Seconds to scrape the fleet, every 5 s [default: 300], or to watch a scene of the census
+    /// Seconds to watch a scene of the census
     #[arg(long)]
     seconds: Option<u64>,
 }
@@ -66,9 +63,6 @@ struct Figures {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    if args.fleet.fleet {
-        return fleet::run(&args.fleet, args.seconds.unwrap_or(300));
-    }
     ensure!(is_root(), "the bench needs root: it loads eBPF programs");
     if args.census.census {
         return census::run(&args.census, args.seconds);
