@@ -82,9 +82,9 @@ minisockets() {
     daemon=$!
     while kill -0 $daemon && ! [ -S /run/tcplinger.sock ]; do sleep 0.2; done
     wakeups
-    sleep 1 | xtask hold --sockets 5
+    sleep 1 | xtask hold --connections 5
     echo 1 >/proc/sys/net/ipv4/tcp_fin_timeout
-    sleep 5 | xtask hold --sockets 5
+    sleep 5 | xtask hold --connections 5
     kill $daemon
     wait $daemon
     grep -o 'minisocket [0-9]* -> [0-9]*' /tmp/log | sort | uniq -c
