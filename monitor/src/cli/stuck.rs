@@ -9,14 +9,18 @@ use crate::tcp::State;
 
 /// Flags of `stuck`.
 #[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct StuckArgs {
     /// Table, or a JSON list
     #[arg(long, default_value = "text")]
     pub(crate) format: Format,
-    /// List every lingering socket, also those that are not stuck
+    /// List single sockets instead of incidents
+    #[arg(long)]
+    pub(crate) each: bool,
+    /// List every lingering socket, also those that are not stuck; implies --each
     #[arg(long)]
     pub(crate) all: bool,
-    /// Print at most N rows, 0 for all [default: 50 as text, all as JSON]
+    /// Print at most N, 0 for all [default: as many as fit the terminal; 50 with --each]
     #[arg(long, value_name = "N")]
     pub(crate) top: Option<usize>,
     /// Sort order

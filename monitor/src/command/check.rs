@@ -9,12 +9,13 @@ use std::thread;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
-use super::source::Source;
+use super::source::{Source, Wanted};
 use super::{STDOUT, logging};
 use crate::cli::{CheckArgs, Color, Format};
 use crate::config;
-use crate::output::{Elapsed, Escaped};
-use crate::track::stuck::{Finding, Lingering, Report, Severity};
+use crate::output::{Elapsed, Escaped, text};
+use crate::track::stuck::Severity;
+use crate::track::{Incident, Kind, Lingering, Report};
 
 /// Exit codes of plugins.
 const OK: u8 = 0;
@@ -48,7 +49,7 @@ pub(super) fn run(args: CheckArgs, color: Color) -> Result<ExitCode> {
 fn look(args: &CheckArgs) -> Result<(Report, &'static str)> {
     let file = config::load(args.source.config.as_deref())?;
     let mut source = Source::open(&args.source, file, args.netns.as_ref())?;
-    let report = source.report(false, u64::MAX)?;
+    let report = source.report(Wanted::default(), u64::MAX)?;
     ensure!(
         report.missing.is_empty(),
         "network namespaces that could not be looked at: {:?}; the daemon's log says why",
@@ -63,15 +64,16 @@ fn plain(text: &str) -> String {
 }
 
 /// The exit code and the line, with performance data behind the bar. What is stuck is each stuck socket,
-/// and each finding on more than one.
+/// and each incident that is about more than those.
 fn verdict(report: &Report, source: &str, warning: u64, critical: u64) -> (u8, String) {
-    let findings = &report.findings;
+    let incidents = &report.incidents;
     let sockets = |of: fn(&Lingering) -> u64| report.states.iter().map(of).sum::<u64>();
     let at_least = |severity| {
-        // MPTCP connections are in no state's figures.
-        let is_extra = |finding: &Finding| finding.is_group() || finding.is_mptcp;
-        let is_bad = |finding: &&Finding| is_extra(finding) && finding.severity >= severity;
-        findings.iter().filter(is_bad).count() as u64
+        // TCP sockets are in their state's figures, MPTCP connections in none.
+        let is_counted =
+            |incident: &Incident| matches!(incident.kind, Kind::Sockets { mptcp: false, .. });
+        let is_bad = |incident: &&Incident| !is_counted(incident) && incident.severity >= severity;
+        incidents.iter().filter(is_bad).count() as u64
     };
     let stuck = at_least(Severity::Warning) + sockets(|state| state.stuck);
     let worst = at_least(Severity::Critical) + sockets(|state| state.critical);
@@ -82,23 +84,19 @@ fn verdict(report: &Report, source: &str, warning: u64, critical: u64) -> (u8, S
     } else {
         (OK, "OK")
     };
-    let ages = findings.iter().map(|finding| finding.age_seconds);
+    let ages = incidents.iter().filter_map(|one| one.oldest_seconds);
     let of_states = report.states.iter().map(|state| state.oldest_seconds);
     let oldest = ages.chain(of_states).fold(0.0, f64::max);
     let mut line = format!("{word} - {stuck} stuck, {worst} of them critical");
-    let first = findings.iter().max_by(|a, b| {
-        (a.severity, a.age_seconds)
-            .partial_cmp(&(b.severity, b.age_seconds))
-            .unwrap_or(std::cmp::Ordering::Equal)
-    });
-    if let Some(first) = first {
-        let reason = plain(&first.reason);
-        let owner = first.owners.first().map_or_else(String::new, |owner| {
-            let comm = plain(&owner.process.comm);
-            format!(", {comm}[{}]", owner.process.pid)
-        });
-        let (state, local, remote) = (first.state, first.local, first.remote);
-        let _ = write!(line, "; {state} {local} -> {remote}{owner}: {reason}");
+    if let Some(first) = incidents.first() {
+        let known = [text::service(first), text::owner_of(first)];
+        let known = known.into_iter().filter(|text| text != "-");
+        let head = std::iter::once(text::what(first)).chain(known);
+        let head: Vec<String> = head.map(|text| plain(&text)).collect();
+        let _ = write!(line, "; {}: {}", head.join(" "), plain(&first.reason));
+        if incidents.len() > 1 {
+            let _ = write!(line, " ({})", text::sum(incidents));
+        }
     }
     let _ = write!(line, "; source {source}");
     // A plugin's threshold is the last value that is fine.
@@ -127,9 +125,9 @@ mod tests {
 
     #[test]
     fn a_socket_of_a_group_counts_once_and_states_are_the_census_s() {
-        let leak = Finding {
+        let leak = Incident {
             sockets: 94,
-            ..Finding::of_group(Severity::Critical, "leak", State::CloseWait, 7)
+            ..Incident::new(Kind::Leak, Severity::Critical, State::CloseWait, 7)
         };
         let mut states: Vec<Lingering> = State::LINGERING.map(Lingering::none).to_vec();
         for row in states
@@ -140,7 +138,7 @@ mod tests {
             row.oldest_seconds = 12.5;
         }
         let report = Report {
-            findings: vec![leak],
+            incidents: vec![leak],
             states,
             ..Report::default()
         };

@@ -14,7 +14,7 @@ mod source;
 mod status;
 mod stuck;
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cli::{Cli, Color, Verb};
 use crate::clock::realtime_minus_monotonic_ns;
 use crate::daemon::control;
-use crate::output::{Clock, Style};
+use crate::output::{Clock, Fit, Style};
 use crate::probe::{self, Kind};
 use crate::{config, inventory};
 
@@ -106,6 +106,19 @@ fn clock() -> Clock {
 fn style(color: Color, stream: &impl io::IsTerminal) -> Style {
     let no_color = std::env::var_os("NO_COLOR");
     Style::decide(color.demand(), no_color.as_deref(), stream.is_terminal())
+}
+
+/// The room on stdout, where it is a terminal.
+fn stdout_fit() -> Fit {
+    let stdout = io::stdout();
+    let size = rustix::termios::tcgetwinsize(&stdout).ok();
+    match size.filter(|size| stdout.is_terminal() && size.ws_col > 0 && size.ws_row > 0) {
+        Some(size) => Fit {
+            width: size.ws_col.into(),
+            height: size.ws_row.into(),
+        },
+        None => Fit::UNBOUNDED,
+    }
 }
 
 fn stdout_style(color: Color) -> Style {

@@ -19,8 +19,10 @@ use crate::output::json;
 use crate::probe;
 use crate::survey::{self, Descriptors, Eyes, Found, Look, Scene};
 use crate::tcp::Evidence;
-use crate::track::stuck::{Board, CountBoard, Finding, Report, Rules};
-use crate::track::{Census, Mptcp, PortReport, PortTally, Pressure, Scope, Snapshot};
+use crate::track::stuck::{CountBoard, Rules};
+use crate::track::{
+    ActiveIncidents, Census, Mptcp, PortReport, PortTally, Pressure, Report, Scope, Snapshot,
+};
 
 /// Who answers.
 pub(super) enum Source {
@@ -30,6 +32,15 @@ pub(super) enum Source {
         netns: Option<u32>,
     },
     Kernel(Box<Kernel>),
+}
+
+/// Which list is wanted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Wanted {
+    /// Single sockets in place of incidents.
+    pub(super) each: bool,
+    /// With those that are not stuck.
+    pub(super) all: bool,
 }
 
 /// Who is asked, by the flags, the configuration and who is there.
@@ -101,19 +112,28 @@ impl Source {
         }
     }
 
-    /// What is stuck, or all that lingers, and the notices after the first `known` ever given.
-    pub(super) fn report(&mut self, all: bool, known: u64) -> Result<Report> {
+    /// The incidents, or single sockets, and the notices after the first `known` ever given.
+    pub(super) fn report(&mut self, wanted: Wanted, known: u64) -> Result<Report> {
+        let Wanted { each, all } = wanted;
         match self {
             Self::Daemon { control, netns } => {
                 let netns = *netns;
-                let mut report: Report = asked(control, Question::Stuck { all, netns, known })?;
+                let mut report: Report = asked(
+                    control,
+                    Question::Stuck {
+                        each,
+                        all,
+                        netns,
+                        known,
+                    },
+                )?;
                 let is_wanted = |found: u32| netns.is_none_or(|netns| netns == found);
                 report
                     .notices
-                    .retain(|notice| is_wanted(notice.finding.netns));
+                    .retain(|notice| is_wanted(notice.incident.netns));
                 Ok(report)
             }
-            Self::Kernel(kernel) => kernel.report(all, known),
+            Self::Kernel(kernel) => kernel.report(wanted, known),
         }
     }
 
@@ -151,7 +171,7 @@ pub(super) struct Kernel {
     rules: Arc<Rules>,
     eyes: Eyes,
     census: Census,
-    board: Board,
+    active: ActiveIncidents,
     counts: CountBoard,
     pressure: Pressure,
     mptcp: BTreeMap<u32, Mptcp>,
@@ -166,16 +186,16 @@ impl Kernel {
             rules: Arc::new(rules),
             eyes: Eyes::open(),
             census: Census::default(),
-            board: Board::default(),
+            active: ActiveIncidents::default(),
             counts: CountBoard::default(),
             pressure: Pressure::default(),
             mptcp: BTreeMap::new(),
         })
     }
 
-    fn report(&mut self, all: bool, known: u64) -> Result<Report> {
+    fn report(&mut self, wanted: Wanted, known: u64) -> Result<Report> {
         let now_ns = nanoseconds(monotonic());
-        let mut scene = Scene::default();
+        let mut scene = Scene::new(Arc::new(survey::names(&self.namespaces)));
         for namespace in &self.namespaces {
             let netns = namespace.inode;
             let taken: Result<Survey<Found>, _> = wait(|reply| {
@@ -210,14 +230,18 @@ impl Kernel {
                 None => survey::unwatched(socket),
             })
         });
-        let mut look = Look::new(scene, &self.eyes, Arc::clone(&self.rules));
-        let groups = look.counted(&mut self.counts, Duration::from_nanos(now_ns));
-        let findings: Vec<Finding> = look.findings(groups.into_iter(), all).collect();
+        let look = Look::new(scene, &self.eyes, Arc::clone(&self.rules));
+        let incidents = look.incidents(&[], &mut self.counts, Duration::from_nanos(now_ns));
         // Every namespace was looked at.
-        self.board.update_with(now_ns, &findings, |_| true);
+        self.active.update(now_ns, incidents, |_| true);
+        let (incidents, sockets) = if wanted.each {
+            (Vec::new(), look.findings(wanted.all).collect())
+        } else {
+            (self.active.ranked(now_ns, |_| true), Vec::new())
+        };
         Ok(Report {
             states: look.lingering(|_| true, |_| None),
-            ..self.board.report(findings, known)
+            ..self.active.report(sockets, incidents, known)
         })
     }
 

@@ -62,6 +62,8 @@ pub(crate) enum Question {
     Status,
     /// What is stuck.
     Stuck {
+        /// Single sockets in place of incidents.
+        each: bool,
         /// Every lingering socket, those without a verdict, too.
         all: bool,
         /// Of this network namespace only.

@@ -306,11 +306,17 @@ impl Reconciler {
                 reply.send(move |reply| json::write(reply, &report));
             }
             Asked::Stuck {
+                each,
                 all,
                 netns,
                 known: given,
             } => {
-                let wanted = Wanted { all, netns, given };
+                let wanted = Wanted {
+                    each,
+                    all,
+                    netns,
+                    given,
+                };
                 self.waiting.push((wanted, reply));
             }
         }

@@ -24,10 +24,13 @@ use super::walks::Walker;
 use crate::clock::{monotonic, nanoseconds};
 use crate::inventory::Namespace;
 use crate::publish::Publisher;
-use crate::survey::{Descriptors, Eyes};
+use crate::survey::{Descriptors, Eyes, names};
 use crate::tcp::{Limits, State};
-use crate::track::stuck::{Board, CountBoard, Finding, Rules, levels};
-use crate::track::{Budget, LeakDetector, Overflows, PortReport, Pressure, Sample, Service, TOP};
+use crate::track::stuck::{CountBoard, Rules, levels};
+use crate::track::{
+    ActiveIncidents, Budget, Incident, LeakDetector, Names, Overflows, PortReport, Pressure,
+    Sample, TOP,
+};
 use scan::Scan;
 
 /// The sysctls of a namespace are read again after this time.
@@ -47,7 +50,9 @@ pub(super) struct Watch {
     eyes: Eyes,
     /// By namespace, and when they were read.
     limits: BTreeMap<u32, (Limits, Duration)>,
-    pub(super) board: Board,
+    pub(super) active: ActiveIncidents,
+    /// What the namespaces are called.
+    names: Arc<Names>,
     counts: CountBoard,
     leaks: LeakDetector,
     pressure: Pressure,
@@ -101,7 +106,8 @@ impl Watch {
             rules: Arc::new(rules),
             eyes,
             limits: BTreeMap::new(),
-            board: Board::default(),
+            active: ActiveIncidents::default(),
+            names: Arc::default(),
             counts: CountBoard::default(),
             pressure: Pressure::default(),
             overflows: Overflows::default(),
@@ -153,6 +159,7 @@ impl Watch {
             .await?;
         let now = monotonic();
         let inodes: BTreeSet<u32> = known.iter().map(|known| known.inode).collect();
+        self.name(known);
         self.live.borrow_mut().shrink();
         if self.pressure.retain(now, |netns| inodes.contains(&netns)) {
             self.ports = Arc::new(self.pressure.report(&self.rules.ports));
@@ -204,12 +211,23 @@ impl Watch {
         Ok(())
     }
 
+    fn name(&mut self, known: &[Namespace]) {
+        let is_same = self.names.len() == known.len()
+            && known.iter().all(|known| {
+                let named = self.names.get(&known.inode);
+                named.is_some_and(|named| named.name == known.name)
+            });
+        if !is_same {
+            self.names = Arc::new(names(known));
+        }
+    }
+
     /// Fills in what is watched.
     pub(super) fn tell(&mut self, sample: &mut Sample) {
         // Rounds may be far apart.
         self.clear_left(sample.taken);
         self.log();
-        sample.stuck = self.board.stuck();
+        sample.stuck = self.active.stuck();
         sample.buckets = self.overflows.buckets();
         sample.other_overflows = self.overflows.other();
         sample.ports = Arc::clone(&self.ports);
@@ -261,38 +279,37 @@ impl Watch {
     /// Nothing is left to find in a namespace that is gone.
     fn clear_gone(&mut self, now: Duration, known: &BTreeSet<u32>) {
         self.clear_left(now);
-        self.board
-            .clear(nanoseconds(now), |finding| !known.contains(&finding.netns));
-        self.board.begin_look(|netns| !known.contains(&netns));
-        self.board
+        self.active.clear(nanoseconds(now), |_, incident| {
+            !known.contains(&incident.netns)
+        });
+        self.active
             .judge(|netns| !known.contains(&netns), BTreeMap::new());
     }
 
     /// A socket that left its state needs no further look.
     fn clear_left(&mut self, now: Duration) {
         let live = self.live.borrow();
-        self.board.clear(nanoseconds(now), |finding| {
+        let has_left = |incident: &Incident, cookie, is_mptcp: bool| {
+            let Incident { netns, state, .. } = *incident;
+            if is_mptcp {
+                return self.mptcp.since(netns, cookie, state).is_none();
+            }
             // Where the table does not have every socket, only a look can tell.
-            let is_known = live.census.is_surveyed(finding.netns) && !is_silent(finding);
-            let has_left = |cookie| {
-                if finding.is_mptcp {
-                    let since = self.mptcp.since(finding.netns, cookie, finding.state);
-                    since.is_none()
-                } else {
-                    is_known && !live.census.holds(cookie, finding.state)
-                }
-            };
-            finding.cookie.is_some_and(has_left)
-        });
+            let is_known = live.census.is_surveyed(netns) && !is_silent(incident);
+            is_known && !live.census.holds(cookie, state)
+        };
+        self.active.drop_members(nanoseconds(now), has_left);
     }
 
-    /// Namespaces with a raised finding of which only a look tells that it is over.
+    /// Namespaces with an incident of which only a look tells that it is over, or whose sockets are not
+    /// all followed.
     fn watched(&self) -> BTreeSet<u32> {
-        let is_watched = |finding: &&Finding| {
-            is_silent(finding) || (finding.is_group() && finding.state != State::TimeWait)
+        let is_watched = |incident: &&Incident| {
+            let is_followed = incident.members.len() as u64 == incident.sockets;
+            incident.kind.is_of_judged_sockets() && (!is_followed || is_silent(incident))
         };
-        let raised = self.board.raised().filter(is_watched);
-        raised.map(|finding| finding.netns).collect()
+        let raised = self.active.raised().filter(is_watched);
+        raised.map(|incident| incident.netns).collect()
     }
 
     /// Namespaces with sockets; what lingers there, or runs short, depends on sysctls yet to be read.
@@ -383,7 +400,6 @@ impl Watch {
         let mut due: BTreeSet<u32> = reached.filter(is_news).map(|(netns, _)| *netns).collect();
         // What is old enough may have stopped to move since.
         let mut again: BTreeSet<u32> = self.scan.reached_ns.keys().copied().collect();
-        again.extend(self.board.unannounced());
         again.extend(self.leaks.leaks().map(|leak| leak.service.netns));
         again.extend(self.watched());
         if !self.rules.counts.is_empty() || !live.is_identifying() {
@@ -400,7 +416,7 @@ impl Watch {
         }
         if self.is_unjudged {
             due.extend(&self.scan.namespaces);
-            due.extend(self.board.raised().map(|finding| finding.netns));
+            due.extend(self.active.raised().map(|incident| incident.netns));
         }
         again.retain(|netns| now.saturating_sub(looked(*netns)) >= LOOK_AGAIN);
         due.append(&mut again);
@@ -414,10 +430,10 @@ impl Watch {
     /// Announces what is new, and says it in the log, some lines at most.
     fn log(&mut self) {
         const LINES: usize = 20;
-        let (notices, missed) = self.board.notices_after(self.logged);
+        let (notices, missed) = self.active.notices_after(self.logged);
         self.publisher.announce(notices);
         self.publisher.note_missed(missed);
-        let (notices, _) = self.board.notices_after(self.logged);
+        let (notices, _) = self.active.notices_after(self.logged);
         let mut rest = 0_usize;
         for (line, notice) in notices.enumerate() {
             if line < LINES {
@@ -426,7 +442,7 @@ impl Watch {
                 rest += 1;
             }
         }
-        self.logged = self.board.given();
+        self.logged = self.active.given();
         if rest > 0 {
             tracing::warn!(notices = rest, "and more; tcplinger stuck lists them");
         }
@@ -434,33 +450,8 @@ impl Watch {
 }
 
 /// Whether nothing tells of the end but a look: an orphan's minisocket vanishes in silence.
-fn is_silent(finding: &Finding) -> bool {
-    finding.state == State::FinWait2 && finding.is_orphaned
-}
-
-/// What a connection belongs to: the port it was accepted on, or the one it was made to; both where
-/// the limits do not tell which is which.
-fn services(
-    limits: Option<&Limits>,
-    netns: u32,
-    (local, remote): (u16, u16),
-) -> impl Iterator<Item = Service> {
-    let is_ephemeral = |port| limits.is_none_or(|limits| limits.ephemeral_ports.contains(&port));
-    let of_server = Service {
-        netns,
-        port: local,
-        is_local: true,
-    };
-    let of_client = Service {
-        netns,
-        port: remote,
-        is_local: false,
-    };
-    let is_server = !is_ephemeral(local);
-    let is_client = !is_server && !is_ephemeral(remote);
-    let of_server = (!is_client).then_some(of_server);
-    let of_client = (!is_server).then_some(of_client);
-    of_server.into_iter().chain(of_client)
+fn is_silent(incident: &Incident) -> bool {
+    incident.state == State::FinWait2 && incident.is_orphaned
 }
 
 /// Who pays for a look.

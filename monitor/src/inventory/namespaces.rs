@@ -59,6 +59,31 @@ impl Namespace {
         matches!(self.way, Way::Socket(..))
     }
 
+    /// What stands before a command to run it there, with a space at its end; empty in the host's own, and
+    /// where no command can be sure to get there.
+    pub(crate) fn enter(&self) -> String {
+        let is_plain = |path: &str| {
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+            !path.is_empty() && path.chars().all(is_plain)
+        };
+        let Way::Path(path) = &self.way else {
+            return String::new();
+        };
+        let Some(path) = path.to_str().filter(|path| is_plain(path)) else {
+            return String::new();
+        };
+        let of_iproute = ["/run/netns/", "/var/run/netns/"].map(|place| path.strip_prefix(place));
+        match of_iproute
+            .into_iter()
+            .flatten()
+            .find(|name| !name.contains('/'))
+        {
+            _ if self.name.as_deref() == Some(HOST) => String::new(),
+            Some(name) => format!("ip netns exec {name} "),
+            None => format!("nsenter --net={path} "),
+        }
+    }
+
     /// Whether it can still be entered where it was found.
     pub(crate) fn is_there(&self) -> bool {
         visit::find(self).is_ok()

@@ -19,13 +19,10 @@ use super::clock::Rfc3339;
 use super::escape::is_harmful;
 use super::{Clock, DoctorRow};
 use crate::tcp::{Counts, Errno, Handover, Owner, Process, RawState, State, Transition};
-use crate::track::stuck::{Change, Finding, Notice};
 use crate::track::{
-    Doubt, EventTotals, Holdership, Holding, NamespaceSummary, Source, Summary, Tally,
+    Change, Doubt, EventTotals, Holdership, Holding, Incident, NamespaceSummary, Notice, Source,
+    Summary, Tally,
 };
-
-/// Owners of a finding that are published: a server may have a thousand processes to a socket.
-pub(crate) const MOST_OWNERS: usize = 32;
 
 /// Writes transitions, one object a line.
 #[derive(Debug, Default)]
@@ -340,7 +337,7 @@ pub(crate) fn read<T: DeserializeOwned>(line: &[u8]) -> serde_json::Result<T> {
     serde_json::from_slice(line)
 }
 
-/// Writes a change of a finding as one line: `event`, `time`, and the finding's own fields.
+/// Writes a change of an incident as one line: `event`, `time`, and the incident's own fields.
 ///
 /// # Errors
 /// Those of `out`.
@@ -350,7 +347,7 @@ pub(crate) fn write_notice(out: &mut impl Write, clock: Clock, notice: &Notice) 
         &NoticeForm {
             time: Rfc3339(clock.wall(notice.ktime_ns)),
             event: notice.event,
-            finding: &notice.finding,
+            incident: &notice.incident,
         },
     )
 }
@@ -361,7 +358,7 @@ struct NoticeForm<'a> {
     time: Rfc3339,
     event: Change,
     #[serde(flatten)]
-    finding: &'a Finding,
+    incident: &'a Incident,
 }
 
 /// Writes who holds how many sockets as a list, on one line.

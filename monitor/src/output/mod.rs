@@ -7,6 +7,7 @@ mod clock;
 mod doctor;
 mod escape;
 pub(crate) mod explain;
+mod fit;
 #[cfg(test)]
 mod fixture;
 pub(crate) mod json;
@@ -18,4 +19,5 @@ pub(crate) mod text;
 pub(crate) use clock::{Clock, Elapsed};
 pub(crate) use doctor::{DoctorRow, Outcome};
 pub(crate) use escape::Escaped;
+pub(crate) use fit::Fit;
 pub(crate) use style::Style;

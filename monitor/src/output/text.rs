@@ -15,7 +15,9 @@ use crate::tcp::{Counts, Errno, Handover, Owner, RawState, State, Transition};
 use crate::track::{NamespaceSummary, Source, Summary};
 pub(crate) use owners::write_owners;
 pub(crate) use ports::write_ports;
-pub(crate) use stuck::{write_notice, write_stuck};
+pub(crate) use stuck::{
+    owner_of, service, sum, what, write_incidents, write_notice, write_sockets,
+};
 
 /// Title and width of every column but the last: those of the widest IPv4 endpoint, state, inode
 /// and pid.

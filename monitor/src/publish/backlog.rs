@@ -11,7 +11,7 @@ use tokio::sync::broadcast::{self, error::RecvError, error::TryRecvError};
 use tokio::time::{Instant as Moment, timeout_at};
 
 use super::threads::Stop;
-use crate::track::stuck::Notice;
+use crate::track::Notice;
 
 /// Notices that wait at most, 1 or 2 KB each; beyond that the oldest make room.
 const MOST: usize = 4_096;
@@ -113,13 +113,14 @@ mod tests {
 
     use super::*;
     use crate::tcp::State;
-    use crate::track::stuck::{Change, Finding, Severity};
+    use crate::track::stuck::Severity;
+    use crate::track::{Change, Incident, Kind};
 
     fn notice(ktime_ns: u64) -> Arc<Notice> {
         Arc::new(Notice {
             event: Change::Raised,
             ktime_ns,
-            finding: Finding::of_group(Severity::Warning, "leak", State::CloseWait, 7),
+            incident: Incident::new(Kind::Leak, Severity::Warning, State::CloseWait, 7),
         })
     }
 

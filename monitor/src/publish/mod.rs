@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error as ThisError;
 
-use crate::track::stuck::Notice;
+use crate::track::Notice;
 use crate::track::{Sample, Sink};
 use files::{Stamp, stamps};
 pub(crate) use places::{Place, Places};

@@ -9,12 +9,11 @@ use tokio::time::timeout;
 
 use super::history::History;
 use crate::output::Clock;
-use crate::output::json::MOST_OWNERS;
 use crate::tcp::Counts;
-use crate::track::stuck::Notice;
+use crate::track::Notice;
 use crate::track::{Outlets, Sample, Sink};
 
-/// Notices that an outlet may be behind; 1 or 2 KB each with [`MOST_OWNERS`].
+/// Notices that an outlet may be behind; 1 to 10 KB each.
 const NOTICES: usize = 4_096;
 
 /// Figures of this age are handed out as they are.
@@ -86,12 +85,8 @@ impl Shared {
     pub(super) fn announce<'a>(&self, notices: impl Iterator<Item = &'a Notice>) {
         if self.notices.receiver_count() > 0 {
             for notice in notices {
-                let mut notice = notice.clone();
-                let owners = &mut notice.finding.owners;
-                owners.truncate(MOST_OWNERS);
-                owners.shrink_to_fit();
                 // Fails only where the last receiver has gone meanwhile.
-                let _ = self.notices.send(Arc::new(notice));
+                let _ = self.notices.send(Arc::new(notice.clone()));
             }
         }
     }

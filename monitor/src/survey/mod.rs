@@ -2,6 +2,7 @@
 //! daemon does from time to time and a verb without a daemon does once is the same.
 
 mod descriptors;
+mod incidents;
 mod people;
 mod sockets;
 
@@ -13,13 +14,10 @@ pub(crate) use descriptors::Descriptors;
 pub(crate) use people::{Eyes, People, Wanted, id_of, owner_name, process};
 pub(crate) use sockets::Sockets;
 
-use crate::inventory::{Query, StateSet};
+use crate::inventory::{Namespace, Query, StateSet};
 use crate::tcp::{Ends, Evidence, Limits, State};
-use crate::track::Seen;
-use crate::track::stuck::{
-    Age, Ages, Case, CountBoard, Finding, Key, Lingering, Owner, Rules, Severity, count_findings,
-    least_age, threshold,
-};
+use crate::track::stuck::{Age, Ages, Case, Finding, Owner, Rules, Severity, least_age, threshold};
+use crate::track::{Lingering, Names, NetnsName, Seen, enter};
 
 /// What a survey has to list: lingering sockets, and the listeners that unaccepted ones wait at.
 pub(crate) const LINGERING: Query = StateSet::LINGERING.with(State::Listen).explained();
@@ -35,6 +33,19 @@ pub(crate) struct Scene {
     /// By namespace and port.
     listeners: HashMap<(u32, u16), Vec<Evidence>>,
     pub(crate) limits: BTreeMap<u32, Limits>,
+    names: Arc<Names>,
+}
+
+/// What these namespaces are called.
+pub(crate) fn names(namespaces: &[Namespace]) -> Names {
+    let named = namespaces.iter().map(|namespace| {
+        let name = NetnsName {
+            name: namespace.name.clone(),
+            enter: namespace.enter(),
+        };
+        (namespace.inode, name)
+    });
+    named.collect()
 }
 
 /// What a survey of a namespace found.
@@ -63,6 +74,14 @@ impl Found {
 }
 
 impl Scene {
+    /// An empty one, of namespaces with these names.
+    pub(crate) fn new(names: Arc<Names>) -> Self {
+        Self {
+            names,
+            ..Self::default()
+        }
+    }
+
     /// Adds what was found in a namespace; its sockets only once.
     pub(crate) fn add(&mut self, netns: u32, found: Found, limits: Limits) {
         for socket in found.listeners {
@@ -111,11 +130,12 @@ impl Scene {
         self.sockets.get(&at.netns)?.age(at.at)
     }
 
-    /// Whether any socket of this namespace may wait for `accept()`.
-    pub(crate) fn has_unaccepted(&self, netns: u32) -> bool {
+    /// Whether the listeners of this namespace tell more of its sockets: who waits for `accept()`, or which
+    /// side they are.
+    pub(crate) fn needs_listeners(&self, netns: u32) -> bool {
         let of_namespace = self.sockets.get(&netns);
         let mut sockets = of_namespace.into_iter().flat_map(|of| of.iter(netns));
-        sockets.any(|socket| is_waiting(&socket))
+        sockets.any(|socket| is_waiting(&socket) || self.side(&socket).is_none())
     }
 
     /// The listeners at which a socket waits for `accept()`; none where it waits for nothing.
@@ -159,9 +179,6 @@ pub(crate) struct Look {
     rules: Arc<Rules>,
     /// Of those that no rule decides.
     defaults: HashMap<(u32, State), Ages>,
-    /// By namespace and place: sockets that a finding on a group has, and no finding of their own.
-    /// A namespace without any has none.
-    taken: BTreeMap<u32, Vec<bool>>,
 }
 
 impl Look {
@@ -179,7 +196,6 @@ impl Look {
             scene,
             rules,
             defaults,
-            taken: BTreeMap::new(),
         };
         look.judge_all();
         look
@@ -206,13 +222,7 @@ impl Look {
         of_namespace.map_or(Severity::None, |sockets| sockets.severity(at.at))
     }
 
-    /// Each socket that is stuck and in no group.
-    pub(crate) fn stuck(&self) -> impl Iterator<Item = (At, Severity)> {
-        let judged = self.scene.places().map(|at| (at, self.severity(at)));
-        judged.filter(|(at, severity)| *severity > Severity::None && !self.is_taken(*at))
-    }
-
-    /// How many sockets are stuck, in a group or not.
+    /// How many sockets are stuck.
     pub(crate) fn tally(&self) -> BTreeMap<(u32, State, Severity), u64> {
         let mut tally = BTreeMap::new();
         for at in self.scene.places() {
@@ -252,73 +262,17 @@ impl Look {
         states.to_vec()
     }
 
-    fn is_taken(&self, at: At) -> bool {
-        let of_namespace = self.taken.get(&at.netns);
-        of_namespace.is_some_and(|taken| taken.get(at.at) == Some(&true))
-    }
-
-    /// Offers each socket that is in no group yet, with the verdict on it, to one who makes findings on
-    /// groups; true takes it: a socket belongs to one finding.
-    pub(crate) fn take(&mut self, mut offer: impl FnMut(&Self, At, &Evidence, Severity) -> bool) {
-        let mut all = std::mem::take(&mut self.taken);
-        for (netns, sockets) in &self.scene.sockets {
-            let mut taken = all.remove(netns).unwrap_or_default();
-            for at in 0..sockets.len() {
-                let is_free = taken.get(at) != Some(&true) && sockets.age(at).is_some();
-                let Some(socket) = sockets.get(*netns, at).filter(|_| is_free) else {
-                    continue;
-                };
-                let severity = sockets.severity(at);
-                if offer(self, At { netns: *netns, at }, &socket, severity) {
-                    taken.resize(sockets.len(), false);
-                    if let Some(taken) = taken.get_mut(at) {
-                        *taken = true;
-                    }
-                }
-            }
-            if !taken.is_empty() {
-                all.insert(*netns, taken);
-            }
-        }
-        self.taken = all;
-    }
-
-    /// Every holder of the socket at a place.
-    pub(crate) fn owners_at(&self, at: At) -> Vec<Owner> {
-        let socket = self.scene.get(at);
-        socket.map_or_else(Vec::new, |socket| self.owners(&socket))
-    }
-
-    /// What tells the finding on a socket from others.
-    pub(crate) fn key(&self, at: At) -> Option<Key> {
-        let socket = self.scene.get(at)?;
-        match socket.cookie {
-            0 => self.finding(at).map(|finding| Key::of(&finding)),
-            cookie => Some(Key::of_socket(socket.netns, socket.state, cookie)),
-        }
-    }
-
     /// The verdict on a socket, with what explains it.
     pub(crate) fn finding(&self, at: At) -> Option<Finding> {
         let (socket, age) = (self.scene.get(at)?, self.scene.age(at)?);
         self.judge(&socket, age, |case| self.rules.judge(case))
     }
 
-    /// What is found, `groups` first: every socket by itself, and then the groups have none; or what is
-    /// stuck, and then a socket of a group is only there.
-    pub(crate) fn findings(
-        &self,
-        groups: impl Iterator<Item = Finding>,
-        wants_all: bool,
-    ) -> impl Iterator<Item = Finding> {
-        let groups = groups.map(move |group| Finding {
-            sockets: if wants_all { 0 } else { group.sockets },
-            ..group
-        });
-        let wanted = self.scene.places().filter(move |at| {
-            wants_all || (self.severity(*at) > Severity::None && !self.is_taken(*at))
-        });
-        groups.chain(wanted.filter_map(|at| self.finding(at)))
+    /// Every socket by itself, or those that are stuck.
+    pub(crate) fn findings(&self, wants_all: bool) -> impl Iterator<Item = Finding> {
+        let places = self.scene.places();
+        let wanted = places.filter(move |at| wants_all || self.severity(*at) > Severity::None);
+        wanted.filter_map(|at| self.finding(at))
     }
 
     fn judge<T>(
@@ -336,6 +290,7 @@ impl Look {
             is_unaccepted: self.scene.waits_at(socket).next().is_some(),
             limits,
             ages,
+            enter: enter(&self.scene.names, socket.netns),
         }))
     }
 
@@ -353,23 +308,6 @@ impl Look {
     pub(crate) fn owned(&self) -> impl Iterator<Item = (Evidence, Vec<Owner>)> {
         let sockets = self.scene.sockets();
         sockets.map(|socket| (socket, self.owners(&socket)))
-    }
-
-    /// What the count rules find. Of the sockets that are in no group yet, the findings take those in
-    /// their state.
-    pub(crate) fn counted(&mut self, board: &mut CountBoard, now: Duration) -> Vec<Finding> {
-        if self.rules.counts.is_empty() {
-            return Vec::new();
-        }
-        let rules = Arc::clone(&self.rules);
-        let mut counted = count_findings(&rules.counts, self.owned(), board, now);
-        if !counted.is_empty() {
-            self.take(|look, at, socket, severity| {
-                !socket.is_mptcp
-                    && counted.take(&rules.counts, socket, &look.owners_at(at), severity)
-            });
-        }
-        counted.into_findings()
     }
 }
 

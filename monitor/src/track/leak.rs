@@ -3,9 +3,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use super::phrase::{Moving, Span, grouped, rate, real, rendered, unmarked};
-use super::stuck::{Endpoint, Finding, LeakRule, Owner, Severity};
-use crate::tcp::State;
+use super::incident::{Group, Incident, Kind, Names, Whose, list_command};
+use super::phrase::{Moving, Span, grouped, rate, real, unmarked};
+use super::stuck::{Endpoint, LeakRule, Owner, Severity};
+use crate::tcp::{Limits, State};
 
 /// Services watched at once, 0.5 KB each.
 const MOST_SERVICES: usize = 4_096;
@@ -26,6 +27,43 @@ pub(crate) struct Service {
     /// The port is the local one: a server's. Else it is the remote one: a client has many local
     /// ports.
     pub(crate) is_local: bool,
+}
+
+impl Service {
+    /// What a connection belongs to: the port it was accepted on, or the one it was made to; both where
+    /// the limits do not tell which is which.
+    pub(crate) fn of(
+        limits: Option<&Limits>,
+        netns: u32,
+        (local, remote): (u16, u16),
+    ) -> impl Iterator<Item = Self> {
+        let is_ephemeral =
+            |port| limits.is_none_or(|limits| limits.ephemeral_ports.contains(&port));
+        let of_server = Self {
+            netns,
+            port: local,
+            is_local: true,
+        };
+        let of_client = Self {
+            netns,
+            port: remote,
+            is_local: false,
+        };
+        let is_server = !is_ephemeral(local);
+        let is_client = !is_server && !is_ephemeral(remote);
+        let of_server = (!is_client).then_some(of_server);
+        let of_client = (!is_server).then_some(of_client);
+        of_server.into_iter().chain(of_client)
+    }
+
+    /// What its sockets have in common.
+    pub(crate) const fn ends(self) -> (Endpoint, Endpoint) {
+        if self.is_local {
+            (Endpoint::Port(self.port), Endpoint::Any)
+        } else {
+            (Endpoint::Any, Endpoint::Port(self.port))
+        }
+    }
 }
 
 /// A service whose `CLOSE_WAIT` sockets became more and more.
@@ -206,69 +244,46 @@ impl Watched {
     }
 }
 
-/// A part of a leak's sockets: those of one process that no process with a lower pid holds, too. Each
-/// socket is in one part.
-#[derive(Clone, Debug)]
-pub(crate) struct Share {
-    pub(crate) sockets: u64,
-    /// The verdict on the worst of them.
-    pub(crate) worst: Severity,
-    /// Every process that holds any of them, and how many sockets of the leak it holds; in ascending
-    /// order of the pid, its own first. Empty where nobody holds them.
-    pub(crate) owners: Vec<(Owner, u64)>,
-}
-
-/// One finding for each part.
-pub(crate) fn leak_findings(leak: &Leak, now: Duration, shares: &[Share]) -> Vec<Finding> {
-    let finding = |share| finding_of(leak, now, share);
-    shares.iter().map(finding).collect()
-}
-
-fn finding_of(leak: &Leak, now: Duration, share: &Share) -> Finding {
-    let Service {
-        netns,
-        port,
-        is_local,
-    } = leak.service;
-    let (local, remote) = if is_local {
-        (Endpoint::Port(port), Endpoint::Any)
-    } else {
-        (Endpoint::Any, Endpoint::Port(port))
-    };
-    // Growth is theirs in proportion.
+/// A leak as an incident, of those of its sockets that one owner has: growth is theirs in proportion.
+pub(crate) fn leak_incident<P>(
+    leak: &Leak,
+    now: Duration,
+    whose: Whose,
+    sockets: &Group<P>,
+    names: &Names,
+) -> Incident {
     let growth =
         |sockets: u64| leak.rate_per_second * (real(sockets) / real(leak.sockets.max(1))).min(1.0);
     // A socket that several processes hold takes a descriptor of each.
-    let ends = share.owners.iter().map(|holder| {
+    let ends = sockets.holders().map(|holder| {
         let (owner, held) = holder;
-        (until_file_limit(owner, growth(*held)), holder)
+        (until_file_limit(owner, growth(held)), holder)
     });
-    let first = ends.min_by_key(|(left, _)| left.unwrap_or(Duration::MAX));
+    let first = ends
+        .min_by_key(|(left, (_, held))| (left.unwrap_or(Duration::MAX), std::cmp::Reverse(*held)));
     let (exhausted_in, holder) = first.map_or((None, None), |(left, holder)| (left, Some(holder)));
     let severity = match exhausted_in {
         Some(left) if left < SOON => Severity::Critical,
-        _ => share.worst.max(Severity::Warning),
+        _ => Severity::Warning,
     };
-    let age = now.saturating_sub(leak.since);
-    let template = template(leak, age, holder, exhausted_in);
-    Finding {
-        age_seconds: age.as_secs_f64(),
-        age_is_lower_bound: true,
+    let Service { netns, .. } = leak.service;
+    let (local, remote) = leak.service.ends();
+    let mut incident = Incident {
+        whose,
         local,
         remote,
-        sockets: share.sockets,
-        rate_per_second: Some(growth(share.sockets)),
+        rate_per_second: Some(growth(sockets.sockets())),
         exhausted_in_seconds: exhausted_in.map(|left| left.as_secs_f64()),
-        owners: share
-            .owners
-            .iter()
-            .map(|(owner, _)| owner.clone())
-            .collect(),
-        reason: rendered(&template, Duration::ZERO),
-        template,
-        advice: advice(holder),
-        ..Finding::of_group(severity, "leak", State::CloseWait, netns)
-    }
+        ..Incident::new(Kind::Leak, severity, State::CloseWait, netns)
+    };
+    sockets.fill(&mut incident);
+    let lasted = Moving::Grows(now.saturating_sub(leak.since));
+    let rate = growth(sockets.sockets());
+    incident.explain(
+        template(&incident, lasted, rate, holder, exhausted_in),
+        advice(&incident, names, holder),
+    );
+    incident
 }
 
 /// None where either figure is unknown, or it never will.
@@ -285,19 +300,17 @@ fn until_file_limit(owner: &Owner, growth: f64) -> Option<Duration> {
 }
 
 fn template(
-    leak: &Leak,
-    age: Duration,
-    holder: Option<&(Owner, u64)>,
+    incident: &Incident,
+    lasted: Moving,
+    growth: f64,
+    holder: Option<(&Owner, u64)>,
     exhausted_in: Option<Duration>,
 ) -> String {
-    let Leak { service, .. } = leak;
-    let way = if service.is_local { "on" } else { "towards" };
-    let growth = rate(leak.rate_per_second);
-    let (port, lasted) = (service.port, Moving::Grows(age));
-    let sockets = grouped(leak.sockets);
+    let sockets = grouped(incident.sockets);
+    let growth = rate(growth);
     let what = format!(
-        "CLOSE_WAIT {way} *:{port} has grown for {lasted}, by {growth}/s of late, to {sockets} \
-         sockets that the application does not close"
+        "{sockets} connections that the peer closed and the application does not; they have grown for \
+         {lasted}, now by {growth}/s"
     );
     let Some((owner, held)) = holder else {
         return what;
@@ -305,33 +318,46 @@ fn template(
     let process = &owner.process;
     // Commands stand in backticks elsewhere; a name must not pose as one.
     let comm = unmarked(&process.comm).replace('`', "'");
-    let (pid, held) = (process.pid, grouped(*held));
-    let who = format!("{what}; pid {pid} ({comm}) holds {held} of them");
+    let pid = process.pid;
+    let who = if held == incident.sockets {
+        format!("{what}; pid {pid} ({comm})")
+    } else {
+        format!(
+            "{what}; pid {pid} ({comm}), which holds {} of them,",
+            grouped(held)
+        )
+    };
     let (Some(open), Some(limit)) = (process.open_files, process.file_limit) else {
         return who;
     };
     let descriptors = format!(
-        "{who}, has {} of {} descriptors open",
+        "{who} has {} of {} descriptors open",
         grouped(open),
         grouped(limit)
     );
     match exhausted_in {
         Some(Duration::ZERO) => format!("{descriptors} and cannot open another"),
-        Some(left) => format!("{descriptors} and meets its limit in {}", Span(left)),
+        Some(left) => format!("{descriptors} and reaches its limit in {}", Span(left)),
         None => descriptors,
     }
 }
 
-fn advice(holder: Option<&(Owner, u64)>) -> String {
-    let who = match holder {
-        Some((owner, _)) => format!("pid {}", owner.process.pid),
-        None => "the application".to_owned(),
-    };
-    format!(
-        "{who} must close() a connection once the peer has (read() returns 0): look for a path, an \
-         error's above all, that forgets to; no sysctl ends CLOSE_WAIT. A restart frees the sockets, \
-         a higher RLIMIT_NOFILE only gains time"
-    )
+fn advice(incident: &Incident, names: &Names, holder: Option<(&Owner, u64)>) -> String {
+    let list = list_command(incident, names);
+    match holder {
+        Some((owner, _)) => {
+            let pid = owner.process.pid;
+            format!(
+                "list them: `{list}`; see where its threads wait: `cat /proc/{pid}/task/*/stack`; fix the \
+                 path that does not close() after read() returns 0 (often an error's), and restart \
+                 pid {pid} to free the sockets: no sysctl does"
+            )
+        }
+        None => format!(
+            "list them: `{list}`; fix the path that does not close() after read() returns 0 (often an \
+             error's), and restart the application to free the sockets: no sysctl does"
+        ),
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod cookies;
 mod filter;
 mod histogram;
 mod holdings;
+mod incident;
 mod leak;
 mod mptcp;
 mod oldest;
@@ -27,13 +28,17 @@ pub(crate) use census::{
 pub(crate) use filter::Filter;
 pub(crate) use histogram::{FIRST, Histogram, SCHEMA, ZERO_THRESHOLD};
 pub(crate) use holdings::{Grouping, Holdership, Holding, holdings};
-pub(crate) use leak::{Leak, LeakDetector, Service, Share, leak_findings};
+#[cfg(test)]
+pub(crate) use incident::Cause;
+pub(crate) use incident::{
+    ActiveIncidents, Change, Group, Identity, Incident, Kind, Lingering, MOST_OWNERS, Names,
+    NetnsName, Notice, Report, Whose, enter, fold, list_command, name, seconds,
+};
+pub(crate) use leak::{Leak, LeakDetector, Service, leak_incident};
 pub(crate) use mptcp::Mptcp;
 pub(crate) use oldest::Oldest;
 pub(crate) use overflows::Overflows;
 pub(crate) use ports::{FORECAST_FLOOR, PortReport, PortRow, PortTally, Pressure};
-pub(crate) use sample::{
-    Buckets, Cost, FindingKind, Outlets, OwnerName, Owners, Sample, Sink, Stuck, TOP,
-};
+pub(crate) use sample::{Buckets, Cost, Outlets, OwnerName, Owners, Sample, Sink, Stuck, TOP};
 pub(crate) use sockets::Sockets;
 pub(crate) use summary::{Doubt, EventTotals, NamespaceSummary, Source, Summary};

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::stuck::{Endpoint, Finding, Severity};
-use super::{Activity, Checked, PortReport, Summary};
+use super::stuck::Severity;
+use super::{Activity, Checked, Incident, PortReport, Summary};
 use crate::tcp::{Counts, State};
 
 /// Leaders told by name; the rest is added up. The bound on what a host costs a metrics engine.
@@ -60,8 +60,6 @@ impl Sample {
             *stuck = (*stuck).min(*room);
             *room -= *stuck;
         }
-        let stuck = self.stuck.sockets.values().sum();
-        self.stuck.unannounced = self.stuck.unannounced.min(stuck);
     }
 
     /// Age of the oldest socket in a lingering state, at least; None without one.
@@ -74,24 +72,13 @@ impl Sample {
 /// What is raised, and how much more is stuck.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stuck {
-    /// Sockets by namespace, state and severity, those that are not announced one by one included.
+    /// Sockets by namespace, state and severity.
     pub(crate) sockets: BTreeMap<(u32, State, Severity), u64>,
-    /// Raised findings, and when each was last looked at (`CLOCK_MONOTONIC`).
-    pub(crate) raised: Arc<[(Finding, Duration)]>,
-    /// Stuck sockets that are not among them.
-    pub(crate) unannounced: u64,
-    /// Findings raised so far, by kind.
-    pub(crate) raised_so_far: BTreeMap<FindingKind, u64>,
-}
-
-/// What a finding is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum FindingKind {
-    Socket,
-    Leak,
-    Count,
-    EphemeralPorts,
-    TimeWaitBuckets,
+    /// Incidents that are raised, what matters most first, and when each was last looked at
+    /// (`CLOCK_MONOTONIC`).
+    pub(crate) raised: Arc<[(Incident, Duration)]>,
+    /// Incidents raised so far, by kind.
+    pub(crate) raised_so_far: BTreeMap<&'static str, u64>,
 }
 
 /// `TIME_WAIT` buckets of a namespace.
@@ -193,39 +180,6 @@ impl Sink {
             Self::OtlpLogs => "otlp_logs",
             Self::Findings => "findings",
             Self::Events => "events",
-        }
-    }
-}
-
-impl FindingKind {
-    pub(crate) const ALL: [Self; 5] = [
-        Self::Socket,
-        Self::Leak,
-        Self::Count,
-        Self::EphemeralPorts,
-        Self::TimeWaitBuckets,
-    ];
-
-    /// A count's finding is about any number of sockets, and so has no two ends.
-    pub(crate) fn of(finding: &Finding) -> Self {
-        match (finding.rule.as_str(), finding.local, finding.remote) {
-            ("leak", ..) => Self::Leak,
-            ("ephemeral_ports", ..) => Self::EphemeralPorts,
-            ("time_wait_buckets", ..) => Self::TimeWaitBuckets,
-            (_, Endpoint::Socket(_), Endpoint::Socket(_)) if finding.group.is_none() => {
-                Self::Socket
-            }
-            _ => Self::Count,
-        }
-    }
-
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Socket => "socket",
-            Self::Leak => "leak",
-            Self::Count => "count",
-            Self::EphemeralPorts => "ephemeral_ports",
-            Self::TimeWaitBuckets => "time_wait_buckets",
         }
     }
 }

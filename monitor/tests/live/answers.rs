@@ -71,7 +71,7 @@ fn a_monitoring_system_gets_one_line_and_a_code() {
     // Something is stuck, only not in that state.
     let asked = format!("stuck --state last_ack --netns {}", netns.inode());
     let elsewhere = output(&mut daemon.command(&asked));
-    assert_eq!(elsewhere.stdout, b"the only finding does not match\n");
+    assert_eq!(elsewhere.stdout, b"the only incident does not match\n");
     assert_eq!(elsewhere.status.code(), Some(0));
     // More of them are allowed, and so it is fine.
     let mut lenient = daemon.command(&format!("check -w 2 -c 2 --netns {}", netns.inode()));

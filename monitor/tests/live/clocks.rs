@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::harness::server::{close_waits, config, leaky_server, list, stuck};
+use crate::harness::server::{about, close_waits, config, leaky_server, list};
 use crate::harness::{
     Daemon, EventStream, Netns, PATIENCE, Scratch, eventually, tcplinger_through,
 };
@@ -33,7 +33,8 @@ fn ages_are_the_kernels_in_a_time_namespace() {
         assert!(age(&young) <= began.elapsed().as_secs_f64(), "{young:#}");
         assert_eq!(young["age_is_lower_bound"], false);
 
-        let found = eventually(PATIENCE, || stuck(&daemon, &netns).pop());
+        let stuck = || list(&mut about(&daemon, &netns, "stuck --each --format json")).pop();
+        let found = eventually(PATIENCE, stuck);
         let found = found.unwrap_or_else(|| panic!("never stuck behind {wrapper:?}"));
         let most = began.elapsed().as_secs_f64();
         assert_eq!(found["severity"], "warning", "{found:#}");

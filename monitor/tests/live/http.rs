@@ -57,7 +57,7 @@ fn ages_are_as_of_the_answer() {
     let closed = Instant::now();
     let told = || -> Vec<Value> {
         let answer = get(&daemon, "/api/v1/stuck").json();
-        let mut findings = answer["findings"].as_array().unwrap().clone();
+        let mut findings = answer["incidents"].as_array().unwrap().clone();
         findings.retain(|finding| finding["netns"] == netns.inode());
         findings
     };
@@ -70,7 +70,7 @@ fn ages_are_as_of_the_answer() {
         let [finding] = &told()[..] else {
             panic!("{:#?}", told())
         };
-        let (age, truth) = (&finding["age_seconds"], closed.elapsed().as_secs_f64());
+        let (age, truth) = (&finding["oldest_seconds"], closed.elapsed().as_secs_f64());
         let age = age.as_f64().unwrap();
         assert!(age <= truth && age >= truth - 1.5, "{age} of {truth}");
         let reason = finding["reason"].as_str().unwrap();

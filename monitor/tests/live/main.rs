@@ -21,6 +21,7 @@ mod crowds;
 mod degraded;
 mod exactness;
 mod explain;
+mod five_causes;
 mod harness;
 mod http;
 mod leaks;

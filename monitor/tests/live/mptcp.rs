@@ -85,7 +85,10 @@ fn a_connection_that_nobody_closes_is_counted_and_told_as_mptcp() {
         (&"close_wait".into(), &"warning".into())
     );
     assert_eq!(found["age_is_lower_bound"], true);
-    assert!(found["age_seconds"].as_f64().unwrap() >= 1.0, "{found:#}");
+    assert!(
+        found["oldest_seconds"].as_f64().unwrap() >= 1.0,
+        "{found:#}"
+    );
     assert_eq!(found["owners"][0]["pid"], std::process::id(), "{found:#}");
     assert!(
         found["reason"].as_str().unwrap().contains("MPTCP"),
@@ -94,7 +97,7 @@ fn a_connection_that_nobody_closes_is_counted_and_told_as_mptcp() {
     // It is announced, too, and stays raised.
     let raised = || {
         let api = get(&daemon, "/api/v1/stuck").json();
-        let findings = api["findings"].as_array().unwrap().iter();
+        let findings = api["incidents"].as_array().unwrap().iter();
         findings
             .filter(|one| one["netns"] == inode && one["mptcp"] == true)
             .count()

@@ -17,7 +17,7 @@ fn close_wait(warning: &str, critical: &str) -> String {
 }
 
 fn age(finding: &Value) -> f64 {
-    finding["age_seconds"].as_f64().unwrap()
+    finding["oldest_seconds"].as_f64().unwrap()
 }
 
 /// A server in another process that has not closed what its peer has.
@@ -47,14 +47,14 @@ fn raised_once_worsened_once_cleared_once() {
         // Told soon after it is due: a round of the daemon, and what a busy machine adds.
         let late = age(&notice) - age_least;
         assert!((0.0..1.0).contains(&late), "{late} s late: {notice:#}");
-        cookies.push(notice["cookie"].as_u64().unwrap());
+        cookies.push(notice["examples"][0]["cookie"].as_u64().unwrap());
     }
     notices.assert_silent();
 
     server.tell("close");
     let notice = notices.next();
     assert_eq!(notice["event"], "cleared", "{notice:#}");
-    cookies.push(notice["cookie"].as_u64().unwrap());
+    cookies.push(notice["examples"][0]["cookie"].as_u64().unwrap());
     assert!(cookies.iter().all(|cookie| *cookie == cookies[0]));
     notices.assert_silent();
     // Whoever comes later hears of what is raised then: nothing.
@@ -125,7 +125,10 @@ fn lost_events_leave_no_ghost_and_hide_nothing() {
         )
     };
     let before: Vec<_> = pairs(3).map(abandon).collect();
-    let ends: Vec<_> = pairs(3).map(abandon).collect();
+    // Of another service, and so an incident of its own.
+    let other = listen_in(&netns, "127.0.0.1:0");
+    let ends = (0..3).map(|_| Pair::new(&netns, &other));
+    let ends: Vec<_> = ends.map(abandon).collect();
     let list = daemon.stuck_once(&netns, "--all --state close_wait", |list| {
         list.findings.len() == 6
     });
@@ -134,7 +137,7 @@ fn lost_events_leave_no_ghost_and_hide_nothing() {
     }
 
     let notices = Notices::of(&daemon, &netns);
-    (0..6).for_each(|_| assert_eq!(notices.next()["event"], "raised"));
+    (0..2).for_each(|_| assert_eq!(notices.next()["event"], "raised"));
 
     daemon.signal(Signal::STOP);
     // The ring has room for about 600 transitions.
@@ -162,7 +165,7 @@ fn lost_events_leave_no_ghost_and_hide_nothing() {
     });
     assert!(daemon.status("daemon").lost_events() > 0);
     // What ended unseen is over, and so told once.
-    (0..3).for_each(|_| assert_eq!(notices.next()["event"], "cleared"));
+    assert_eq!(notices.next()["event"], "cleared");
     // What was seen to enter is as exact as before; what was not is marked.
     for (port, _, closed) in &before {
         closed.assert_age(&list, list.to_port(*port));

@@ -18,19 +18,18 @@ const LOOKS: [(u32, &str); 4] = [
     (390, "dark"),
 ];
 
-/// A server with connections that their clients have closed, and the descriptor of the last.
-fn forgetful_server(netns: &Netns) -> (Program, u32) {
+/// A server with connections that their clients have closed.
+fn forgetful_server(netns: &Netns) -> Program {
     let mut server = Program::puppet(netns);
     let name = NAME.as_bytes().iter().map(u8::to_string);
     server.tell(&format!("name {}", name.collect::<Vec<_>>().join(" ")));
     let port: u16 = server.ask("listen 127.0.0.1 16");
-    let mut fd = 0;
     for _ in 0..CONNECTIONS {
         let client = netns.enter(|| TcpStream::connect(("127.0.0.1", port)).unwrap());
-        fd = server.ask("accept");
+        let _: u32 = server.ask("accept");
         drop(client);
     }
-    (server, fd)
+    server
 }
 
 fn listening(config: &str, scratch: &Scratch) -> Daemon {
@@ -52,20 +51,28 @@ fn assert_is_live(browser: &Browser) {
     browser.wait_until("document.getElementById('fresh-state').textContent == 'Live'");
 }
 
-/// Three rows, each critical, with the owner; and a chart of more than one point.
-fn assert_shows(browser: &Browser, pid: u32, fd: u32) {
+/// One critical incident with its sockets behind a click; and a chart of more than one point.
+fn assert_shows(browser: &Browser, pid: u32) {
     browser.wait_until(&format!(
-        "document.querySelectorAll('#findings > [data-severity=critical]').length == {CONNECTIONS}"
+        "document.querySelector('#incidents > [data-severity=critical] .number')
+             ?.textContent == '{CONNECTIONS} sockets'"
     ));
-    browser.run("document.querySelector('#findings details').open = true");
+    assert_eq!(
+        browser.run("return document.querySelectorAll('#incidents > li').length"),
+        1
+    );
+    browser.run("document.querySelector('#incidents details').open = true");
+    browser.wait_until(&format!(
+        "document.querySelectorAll('#incidents .sockets li').length == {CONNECTIONS}"
+    ));
     for words in [
-        &format!("{NAME}[{pid}] fd {fd}"),
+        &format!("{NAME}[{pid}]"),
         "CLOSE_WAIT",
         "the peer closed",
         "find the missing close()",
     ] {
         browser.wait_until(&format!(
-            "document.getElementById('findings').innerText.includes('{words}')"
+            "document.getElementById('incidents').innerText.includes('{words}')"
         ));
     }
     assert_eq!(browser.run("return document.images.length"), 0);
@@ -94,12 +101,12 @@ fn assert_looks(browser: &Browser, width: u32, scheme: &str) {
 fn a_server_that_never_closes_as_the_page_shows_it() {
     let (netns, scratch) = (Netns::new(), Scratch::new());
     let daemon = listening(SOON, &scratch);
-    let (mut server, fd) = forgetful_server(&netns);
+    let mut server = forgetful_server(&netns);
     let browser = Browser::start();
     browser.open(&daemon.http_address());
     assert_is_live(&browser);
     list_only(&browser, &netns);
-    assert_shows(&browser, server.pid(), fd);
+    assert_shows(&browser, server.pid());
     for (width, scheme) in LOOKS {
         assert_looks(&browser, width, scheme);
         browser.keep_picture(&format!("page-{width}-{scheme}"));
@@ -107,7 +114,7 @@ fn a_server_that_never_closes_as_the_page_shows_it() {
     for _ in 0..CONNECTIONS {
         server.tell("close");
     }
-    browser.wait_until("!document.querySelector('#findings > li')");
+    browser.wait_until("!document.querySelector('#incidents > li')");
     let console = browser.console();
     assert!(console.is_empty(), "{console:#?}");
 }
@@ -130,7 +137,7 @@ fn the_page_asks_for_the_token() {
     browser.type_into("token", "a-token-for-this-test\u{e007}");
     assert_is_live(&browser);
     list_only(&browser, &netns);
-    browser.wait_until("document.querySelector('#findings > li')");
+    browser.wait_until("document.querySelector('#incidents > li')");
     // The tab keeps it.
     browser.open(&daemon.http_address());
     assert_is_live(&browser);

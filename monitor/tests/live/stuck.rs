@@ -155,7 +155,7 @@ fn a_server_that_never_closes() {
     unread
         .closed
         .assert_age(&stuck, stuck.to_port(unread.client_port));
-    let text = daemon.command("stuck").output().unwrap();
+    let text = daemon.command("stuck --each").output().unwrap();
     let text = String::from_utf8(text.stdout).unwrap();
     let owner = format!("[{}] fd {}", server.program.pid(), unread.fd);
     assert!(text.contains("CRITICAL") && text.contains(&owner), "{text}");
@@ -216,7 +216,7 @@ fn without_a_daemon_the_kernel_gives_a_bound() {
     assert_ne!(finding["severity"], "none");
     unread.closed.assert_bound(&stuck, finding);
     let text = output(&mut crate::harness::tcplinger(&format!(
-        "stuck --source kernel --netns {} {config}",
+        "stuck --each --source kernel --netns {} {config}",
         netns.inode()
     )));
     let text = String::from_utf8(text.stdout).unwrap();

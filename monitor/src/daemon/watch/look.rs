@@ -11,33 +11,31 @@ use tokio::task::spawn_blocking;
 use super::super::live::Live;
 use super::super::memory;
 use super::super::walks::{Walker, reply};
-use super::{Pays, Watch, services};
+use super::{Pays, Watch};
 use crate::clock::{monotonic, nanoseconds};
 use crate::inventory::{Answer, Asked, Error, Meter, Namespace};
 use crate::survey::{self, Found, Look, Scene};
-use crate::tcp::{Evidence, State};
-use crate::track::stuck::{Finding, Owner, Report, Severity};
-use crate::track::{Leak, Question, Scope, Service, Share, Snapshot, leak_findings};
+use crate::tcp::Evidence;
+use crate::track::{Incident, Kind, Leak, Question, Report, Scope, Snapshot};
 
 /// With more lingering sockets than this a namespace is walked: that costs as much beside 100,000
 /// sockets.
 const MOST_ASKED: usize = 2_000;
 
 impl Watch {
-    /// Surveys these namespaces, judges what is in them, and updates the board; with the look come the
-    /// findings on groups. A namespace that cannot be surveyed stays as it was.
+    /// Surveys these namespaces, judges what is in them, and updates the incidents. A namespace that cannot be surveyed stays as it was.
     pub(super) async fn look(
         &mut self,
         walker: &Walker,
         namespaces: &[Namespace],
         pays: Pays,
-    ) -> Result<(Look, Vec<Finding>)> {
+    ) -> Result<Look> {
         let began = monotonic();
         if !self.live.borrow().is_identifying() {
             // No event tells who has left.
             self.live.borrow_mut().census.forget_surveys();
         }
-        let mut scene = Scene::default();
+        let mut scene = Scene::new(Arc::clone(&self.names));
         let (mut cost, rest) = self.ask(walker, namespaces, &mut scene).await?;
         for namespace in rest {
             cost += self.survey(walker, &namespace, &mut scene).await?;
@@ -56,39 +54,26 @@ impl Watch {
         let mut counts = std::mem::take(&mut self.counts);
         let judge = move || {
             let meter = Meter::start();
-            let mut look = Look::new(scene, &eyes, rules);
-            let mut groups = leaked(&mut look, &leaks, judged);
-            groups.extend(look.counted(&mut counts, judged));
-            (look, groups, counts, meter.stop().cpu)
+            let look = Look::new(scene, &eyes, rules);
+            let incidents = look.incidents(&leaks, &mut counts, judged);
+            (look, incidents, counts, meter.stop().cpu)
         };
-        let (look, groups, counts, judging) =
+        let (look, incidents, counts, judging) =
             spawn_blocking(judge).await.context("cannot judge")?;
         self.counts = counts;
         self.spend(cost + judging, pays);
-        let is_covered = |finding: &Finding| {
-            // What a count rule adds up is looked for in every namespace.
-            let is_seen = finding.group.is_some() || covered.contains(&finding.netns);
-            is_seen && finding.state != State::TimeWait
-        };
-        let now_ns = nanoseconds(judged);
-        self.board.begin_look(|netns| covered.contains(&netns));
-        self.board.update_with(now_ns, &groups, |finding| {
-            is_covered(finding) && finding.is_group()
-        });
-        let found = look.stuck().filter_map(|(at, severity)| {
-            let key = look.key(at)?;
-            let look = &look;
-            Some((key, severity, move || look.finding(at)))
-        });
-        self.board.update(now_ns, found, |finding| {
-            is_covered(finding) && !finding.is_group()
-        });
-        self.board
+        self.active
+            .update(nanoseconds(judged), incidents, |incident| {
+                // What a count rule adds up is looked for in every namespace.
+                let is_seen = incident.kind == Kind::Count || covered.contains(&incident.netns);
+                is_seen && incident.kind.is_of_judged_sockets()
+            });
+        self.active
             .judge(|netns| covered.contains(&netns), look.tally());
         self.looked
             .extend(covered.iter().map(|netns| (*netns, began)));
         memory::return_freed();
-        Ok((look, groups))
+        Ok(look)
     }
 
     /// Adds to the scene the namespaces of which every lingering socket is known, and can be asked for
@@ -143,7 +128,7 @@ impl Watch {
                 self.take_answers(netns, of_namespace.unwrap_or_default(), &asked, scene);
             if !is_whole {
                 rest.push(namespace);
-            } else if scene.has_unaccepted(netns) {
+            } else if scene.needs_listeners(netns) {
                 let listeners = walker
                     .survey(namespace, survey::LISTENERS, Found::default(), Found::take)
                     .await;
@@ -287,7 +272,7 @@ impl Watch {
         walker: &Walker,
         known: &[Namespace],
         wanted: &[Wanted],
-    ) -> Result<Vec<Report<Findings>>> {
+    ) -> Result<Vec<Report<SocketList>>> {
         // An owner's sockets, which a count rule adds up, may be in several namespaces.
         let takes_all = !self.rules.counts.is_empty();
         let surveyed: Vec<Namespace> = {
@@ -300,24 +285,21 @@ impl Watch {
             };
             known.iter().filter(is_due).cloned().collect()
         };
-        let (look, groups) = self.look(walker, &surveyed, Pays::Nobody).await?;
+        let look = self.look(walker, &surveyed, Pays::Nobody).await?;
         let is_missing =
             |known: &&Namespace| !look.scene.limits.contains_key(&known.inode) && known.is_there();
         let missing = surveyed.iter().filter(is_missing);
         let missing: Vec<u32> = missing.map(|known| known.inode).collect();
-        let of_ports = |finding: &&Finding| finding.state == State::TimeWait;
-        let pressure = self.board.raised().filter(of_ports).cloned().collect();
         self.log();
-        let shared = Arc::new(Shown {
-            groups,
-            pressure,
-            look,
-        });
+        let now_ns = nanoseconds(monotonic());
+        let shared = Arc::new(Shown { look });
         self.shown = Arc::downgrade(&shared);
         let report = |wanted: &Wanted| {
             let wanted_has = |netns| wanted.has(netns);
             let shown = Arc::clone(&shared);
-            let findings = Findings {
+            let is_wanted = |incident: &Incident| !wanted.each && wanted.has(incident.netns);
+            let incidents = self.active.ranked(now_ns, is_wanted);
+            let sockets = SocketList {
                 shown,
                 wanted: *wanted,
             };
@@ -334,7 +316,7 @@ impl Watch {
             Report {
                 missing: missing.collect(),
                 states: shared.look.lingering(wanted_has, counted),
-                ..self.board.report(findings, wanted.given)
+                ..self.active.report(sockets, incidents, wanted.given)
             }
         };
         Ok(wanted.iter().map(report).collect())
@@ -346,79 +328,16 @@ impl Watch {
     }
 }
 
-/// The sockets of a leak, by the lowest pid that holds them.
-#[derive(Default)]
-struct Members {
-    shares: BTreeMap<Option<u32>, (u64, Severity, BTreeMap<u32, Owner>)>,
-    held: BTreeMap<u32, u64>,
-}
-
-impl Members {
-    fn add(&mut self, severity: Severity, owners: Vec<Owner>) {
-        let owners = owners.into_iter().map(|owner| (owner.process.pid, owner));
-        let owners: BTreeMap<u32, Owner> = owners.collect();
-        for pid in owners.keys() {
-            *self.held.entry(*pid).or_default() += 1;
-        }
-        let first = owners.keys().next().copied();
-        let share = self.shares.entry(first);
-        let (sockets, worst, holders) =
-            share.or_insert_with(|| (0, Severity::None, BTreeMap::new()));
-        *sockets += 1;
-        *worst = severity.max(*worst);
-        holders.extend(owners);
-    }
-
-    fn into_shares(self) -> Vec<Share> {
-        let held = |pid| self.held.get(&pid).copied().unwrap_or_default();
-        let shares = self.shares.into_values().map(|(sockets, worst, owners)| {
-            let owners = owners.into_iter().map(|(pid, owner)| (owner, held(pid)));
-            Share {
-                sockets,
-                worst,
-                owners: owners.collect(),
-            }
-        });
-        shares.collect()
-    }
-}
-
-/// The findings of leaks, which take their sockets from all other findings.
-fn leaked(look: &mut Look, leaks: &[Leak], now: Duration) -> Vec<Finding> {
-    if leaks.is_empty() {
-        return Vec::new();
-    }
-    let mut members: Vec<Members> = leaks.iter().map(|_| Members::default()).collect();
-    look.take(|look, at, socket, severity| {
-        if socket.state != State::CloseWait || socket.is_mptcp {
-            return false;
-        }
-        let limits = look.scene.limits.get(&socket.netns);
-        let ports = (socket.local.port(), socket.remote.port());
-        let of: Vec<Service> = services(limits, socket.netns, ports).collect();
-        let is_its = |leak: &Leak| of.contains(&leak.service);
-        let leak = leaks.iter().zip(&mut members);
-        let Some((_, members)) = leak.into_iter().find(|(leak, _)| is_its(leak)) else {
-            return false;
-        };
-        members.add(severity, look.owners_at(at));
-        true
-    });
-    let findings = leaks
-        .iter()
-        .zip(members)
-        .flat_map(|(leak, members)| leak_findings(leak, now, &members.into_shares()));
-    findings.collect()
-}
-
-/// Which findings an asker wants.
+/// What an asker wants.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::daemon) struct Wanted {
+    /// Single sockets in place of incidents.
+    pub(in crate::daemon) each: bool,
     /// Those without severity, too.
     pub(in crate::daemon) all: bool,
     /// Of this namespace only.
     pub(in crate::daemon) netns: Option<u32>,
-    /// The notices after the first so many ever given.
+    /// The notices after the first `given` ever given.
     pub(in crate::daemon) given: u64,
 }
 
@@ -430,27 +349,20 @@ impl Wanted {
 
 /// A look that is shown to those who asked.
 pub(super) struct Shown {
-    groups: Vec<Finding>,
-    /// Findings on ports and buckets.
-    pressure: Vec<Finding>,
     look: Look,
 }
 
-/// A list of findings that are made one by one, while they are written.
-pub(in crate::daemon) struct Findings {
+/// A list of sockets that are made one by one, while they are written.
+pub(in crate::daemon) struct SocketList {
     shown: Arc<Shown>,
     wanted: Wanted,
 }
 
-impl Serialize for Findings {
+impl Serialize for SocketList {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Shown {
-            groups,
-            pressure,
-            look,
-        } = &*self.shown;
-        let found = look.findings(groups.iter().cloned(), self.wanted.all);
-        let all = pressure.iter().cloned().chain(found);
-        serializer.collect_seq(all.filter(|finding| self.wanted.has(finding.netns)))
+        let Self { shown, wanted } = self;
+        let all = wanted.each.then(|| shown.look.findings(wanted.all));
+        let all = all.into_iter().flatten();
+        serializer.collect_seq(all.filter(|found| wanted.has(found.netns)))
     }
 }

@@ -9,7 +9,7 @@ use super::super::walks::Walker;
 use super::{Pays, Watch};
 use crate::clock::{monotonic, nanoseconds};
 use crate::inventory::{Error, Namespace, StateSet};
-use crate::tcp::{Limits, State};
+use crate::tcp::Limits;
 use crate::track::phrase::real;
 use crate::track::{PortReport, PortTally};
 
@@ -69,11 +69,10 @@ impl Watch {
 
     /// Holds what is known of the ports to the rules.
     pub(super) fn judge_ports(&mut self, now: Duration) {
-        let findings = self.pressure.findings(&self.rules.ports, now);
-        self.board
-            .update_with(nanoseconds(now), &findings, |finding| {
-                finding.state == State::TimeWait
-            });
+        let incidents = self.pressure.incidents(&self.rules.ports, &self.names);
+        self.active.update(nanoseconds(now), incidents, |incident| {
+            incident.kind.is_of_ports()
+        });
         self.ports = Arc::new(self.pressure.report(&self.rules.ports));
     }
 

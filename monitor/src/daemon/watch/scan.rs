@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use super::services;
 use crate::clock::nanoseconds;
 use crate::tcp::{Limits, State};
 use crate::track::stuck::{Rules, levels};
@@ -74,7 +73,7 @@ impl Scan {
             let latest_ns = reached.take_while(|at| *at <= now_ns).last();
             class.reached_ns = class.reached_ns.max(latest_ns);
             if state == State::CloseWait {
-                for service in services(class.limits, netns, socket.ends.ports()) {
+                for service in Service::of(class.limits, netns, socket.ends.ports()) {
                     *scan.services.entry(service).or_default() += 1;
                 }
             }

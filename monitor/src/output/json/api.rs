@@ -1,16 +1,15 @@
 //! The forms of the HTTP API (`monitor/docs/http.md`), each on one line.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use super::{Clock, MOST_OWNERS, Rfc3339, Sockets, Status, as_shown, write_line};
+use super::{Clock, Rfc3339, Sockets, Status, as_shown, write_line};
 use crate::tcp::{Counts, State};
-use crate::track::stuck::{Finding, Severity};
-use crate::track::{OwnerName, PortReport, Sample};
+use crate::track::stuck::Severity;
+use crate::track::{Incident, OwnerName, PortReport, Sample};
 
 /// When the figures of a form were taken.
 #[derive(Serialize)]
@@ -81,57 +80,46 @@ pub(crate) fn write_status(out: &mut impl Write, sample: &Sample, host: &str) ->
 #[derive(Serialize)]
 struct StuckForm<'a> {
     taken: Taken,
-    unannounced: u64,
-    findings: Aged<'a>,
+    incidents: Aged<'a>,
 }
 
-/// Findings, how old each is, and since when it is as it says.
-struct Aged<'a>(Vec<(&'a Finding, Duration)>, &'a Sample);
+/// Incidents as of the sample.
+struct Aged<'a>(&'a Sample);
 
 #[derive(Serialize)]
 struct AgedForm {
     /// When all but the ages was found.
     looked: Taken,
     #[serde(flatten)]
-    finding: Finding,
+    incident: Incident,
 }
 
 impl Serialize for Aged<'_> {
     /// Copies one at a time.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self(findings, sample) = self;
-        let findings = findings.iter().map(|(finding, looked_at)| {
-            let mut finding = finding.later(sample.taken.saturating_sub(*looked_at));
-            finding.owners.truncate(MOST_OWNERS);
-            AgedForm {
+        let Self(sample) = self;
+        let incidents = sample
+            .stuck
+            .raised
+            .iter()
+            .map(|(incident, looked_at)| AgedForm {
                 looked: Taken::at(sample, *looked_at),
-                finding,
-            }
-        });
-        serializer.collect_seq(findings)
+                incident: incident.later(sample.taken.saturating_sub(*looked_at)),
+            });
+        serializer.collect_seq(incidents)
     }
 }
 
-/// What is raised, the worst first, ages as of the sample.
+/// What is raised, what matters most first, ages as of the sample.
 ///
 /// # Errors
 /// Those of `out`.
-pub(crate) fn write_stuck<'s>(out: &mut impl Write, sample: &'s Sample) -> io::Result<()> {
-    let aged = |(finding, looked_at): &'s (Finding, Duration)| (finding, *looked_at);
-    let age = |finding: &Finding, looked_at: Duration| {
-        finding.age_seconds + sample.taken.saturating_sub(looked_at).as_secs_f64()
-    };
-    let mut findings: Vec<(&Finding, Duration)> = sample.stuck.raised.iter().map(aged).collect();
-    findings.sort_by(|(one, one_looked), (other, other_looked)| {
-        let severity = Reverse(one.severity).cmp(&Reverse(other.severity));
-        severity.then(age(other, *other_looked).total_cmp(&age(one, *one_looked)))
-    });
+pub(crate) fn write_stuck(out: &mut impl Write, sample: &Sample) -> io::Result<()> {
     write_line(
         out,
         &StuckForm {
             taken: sample.into(),
-            unannounced: sample.stuck.unannounced,
-            findings: Aged(findings, sample),
+            incidents: Aged(sample),
         },
     )
 }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::tcp::{Counts, RawState, State, Transition};
-use crate::track::stuck::{Endpoint, Finding, Severity};
+use crate::track::stuck::Severity;
 use crate::track::{
-    Activity, Buckets, Census, Checked, Cost, EventTotals, FindingKind, NamespaceSummary,
+    Activity, Buckets, Cause, Census, Checked, Cost, EventTotals, Incident, Kind, NamespaceSummary,
     OwnerName, Owners, PortReport, PortRow, Sample, Scope, Snapshot, Stuck, Summary, Tally,
 };
 
@@ -124,22 +124,26 @@ fn stuck() -> Stuck {
             .into_iter()
             .flat_map(move |state| severities.map(|severity| ((netns, state, severity), 1)))
     });
-    let group = |rule: &str| Finding::of_group(Severity::Critical, rule, State::CloseWait, 1);
-    let end = Endpoint::Socket("127.0.0.1:1".parse().unwrap());
-    let socket = |cookie| Finding {
-        severity: Severity::Warning,
-        local: end,
-        remote: end,
-        cookie,
-        ..group("default")
+    let sockets_kind = Kind::Sockets {
+        cause: Cause::NotRead,
+        mptcp: false,
     };
-    let groups = ["leak", "mine", "ephemeral_ports", "time_wait_buckets"].map(group);
-    let raised = groups.into_iter().chain([Some(1), None].map(socket));
+    let raised = |kind| Incident::new(kind, Severity::Critical, State::CloseWait, 1);
+    let warned = Incident::new(sockets_kind, Severity::Warning, State::CloseWait, 1);
+    let groups = [
+        Kind::Leak,
+        Kind::Count,
+        Kind::EphemeralPorts,
+        Kind::TimeWaitBuckets,
+    ];
+    let groups = groups.map(raised).into_iter();
     Stuck {
         sockets: sockets.collect(),
-        raised: raised.map(|finding| (finding, Duration::ZERO)).collect(),
-        unannounced: 7,
-        raised_so_far: FindingKind::ALL.map(|kind| (kind, 3)).into(),
+        raised: groups
+            .chain([warned.clone(), warned])
+            .map(|incident| (incident, Duration::ZERO))
+            .collect(),
+        raised_so_far: Kind::NAMES.map(|kind| (kind, 3)).into(),
     }
 }
 

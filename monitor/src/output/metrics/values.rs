@@ -1,6 +1,7 @@
 //! What a sample has for each family. What has no leaders is always there, zero included.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::label::label;
 use super::{Exposed, Point, Points, Value};
@@ -8,7 +9,7 @@ use crate::output::Clock;
 use crate::tcp::{Counts, State};
 use crate::track::phrase::real;
 use crate::track::stuck::Severity;
-use crate::track::{Activity, Failure, FindingKind, Reason, Side, Sink};
+use crate::track::{Activity, Failure, Incident, Kind, Reason, Side, Sink};
 
 /// Those of what is stuck.
 pub(super) const SEVERITIES: [Severity; 2] = [Severity::Warning, Severity::Critical];
@@ -166,22 +167,21 @@ pub(super) fn oldest(of: &Exposed<'_>, points: &mut Points) {
 }
 
 pub(super) fn findings(of: &Exposed<'_>, points: &mut Points) {
-    for kind in FindingKind::ALL {
+    for kind in Kind::NAMES {
         for severity in SEVERITIES {
-            let raised = of.sample.stuck.raised.iter();
-            let count = raised
-                .filter(|(finding, _)| finding.severity == severity)
-                .filter(|(finding, _)| FindingKind::of(finding) == kind)
-                .count();
-            put(points, [kind.name(), severity_name(severity)], count as u64);
+            let is_its = |(incident, _): &&(Incident, Duration)| {
+                incident.kind.name() == kind && incident.severity == severity
+            };
+            let count = of.sample.stuck.raised.iter().filter(is_its).count();
+            put(points, [kind, severity_name(severity)], count as u64);
         }
     }
 }
 
 pub(super) fn findings_raised(of: &Exposed<'_>, points: &mut Points) {
-    for kind in FindingKind::ALL {
-        let raised = of.sample.stuck.raised_so_far.get(&kind);
-        put(points, [kind.name()], raised.copied().unwrap_or_default());
+    for kind in Kind::NAMES {
+        let raised = of.sample.stuck.raised_so_far.get(kind);
+        put(points, [kind], raised.copied().unwrap_or_default());
     }
 }
 

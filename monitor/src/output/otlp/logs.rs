@@ -1,5 +1,7 @@
-//! Findings as OTLP logs: a record for each change. Attributes have the names of the semantic
+//! Incidents as OTLP logs: a record for each change. Attributes have the names of the semantic
 //! conventions where there is one; else `tcplinger.` and the name that the JSON output has.
+
+use std::net::IpAddr;
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -10,7 +12,9 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use super::{IntoValue, any, attribute, conventional, scope};
 use crate::output::metrics::severity_name;
 use crate::output::{Clock, Escaped};
-use crate::track::stuck::{Change, Endpoint, Finding, Notice, Owner, Severity};
+use crate::tcp::Family;
+use crate::track::stuck::{Endpoint, Owner, Severity};
+use crate::track::{Change, Incident, Notice};
 
 /// A request with these notices.
 pub(crate) fn export_request<'a>(
@@ -34,26 +38,21 @@ pub(crate) fn export_request<'a>(
 }
 
 fn record(notice: &Notice, clock: Clock, now_unix_ns: u64) -> LogRecord {
-    let finding = &notice.finding;
-    let (number, text) = match (notice.event, finding.severity) {
+    let incident = &notice.incident;
+    let (number, text) = match (notice.event, incident.severity) {
         (Change::Eased | Change::Cleared, _) => (SeverityNumber::Info, "INFO"),
         (_, Severity::Critical) => (SeverityNumber::Error, "ERROR"),
         _ => (SeverityNumber::Warn, "WARN"),
     };
-    let event = match notice.event {
-        Change::Raised => "raised",
-        Change::Worsened => "worsened",
-        Change::Eased => "eased",
-        Change::Cleared => "cleared",
-    };
+    let event = notice.event.name();
     let wall_ns = clock.wall(notice.ktime_ns).as_nanosecond();
     LogRecord {
         time_unix_nano: u64::try_from(wall_ns).unwrap_or_default(),
         observed_time_unix_nano: now_unix_ns,
         severity_number: number.into(),
         severity_text: text.to_owned(),
-        body: Some(any(shown(&finding.reason))),
-        attributes: attributes(finding),
+        body: Some(any(shown(&incident.reason))),
+        attributes: attributes(incident),
         event_name: format!("tcplinger.finding.{event}"),
         ..LogRecord::default()
     }
@@ -64,13 +63,13 @@ fn shown(text: &str) -> String {
     Escaped(text).to_string()
 }
 
-fn attributes(finding: &Finding) -> Vec<KeyValue> {
+fn attributes(incident: &Incident) -> Vec<KeyValue> {
     let mut all = Attributes(Vec::with_capacity(40));
-    all.network(finding);
-    if let Some(owner) = finding.owners.first() {
+    all.network(incident);
+    if let Some(owner) = incident.owners.first() {
         all.owner(owner);
     }
-    all.finding(finding);
+    all.incident(incident);
     all.0
 }
 
@@ -88,14 +87,23 @@ impl Attributes {
         }
     }
 
-    fn network(&mut self, finding: &Finding) {
+    fn network(&mut self, incident: &Incident) {
+        let text = |address: IpAddr| address.to_string();
+        let (local, remote) = match &incident.examples[..] {
+            [only] if incident.sockets == 1 => {
+                (Endpoint::Socket(only.local), Endpoint::Socket(only.remote))
+            }
+            _ => (incident.local, incident.remote),
+        };
         self.add("network.transport", "tcp");
-        self.maybe("network.type", family(finding));
-        self.add("network.connection.state", conventional(finding.state));
-        self.maybe("network.local.address", address(finding.local));
-        self.maybe("network.local.port", port(finding.local));
-        self.maybe("network.peer.address", address(finding.remote));
-        self.maybe("network.peer.port", port(finding.remote));
+        let family = local.family().or_else(|| remote.family());
+        // As in the counts: a v4-mapped address is one of IPv6.
+        self.maybe("network.type", family.map(Family::name));
+        self.add("network.connection.state", conventional(incident.state));
+        self.maybe("network.local.address", local.address().map(text));
+        self.maybe("network.local.port", local.port().map(u32::from));
+        self.maybe("network.peer.address", remote.address().map(text));
+        self.maybe("network.peer.port", remote.port().map(u32::from));
     }
 
     fn owner(&mut self, owner: &Owner) {
@@ -114,37 +122,32 @@ impl Attributes {
         self.maybe("tcplinger.file_limit", process.file_limit);
     }
 
-    fn finding(&mut self, finding: &Finding) {
-        self.add("tcplinger.severity", severity_name(finding.severity));
-        self.add("tcplinger.rule", shown(&finding.rule));
-        self.add("tcplinger.state", finding.state.name());
-        self.add("tcplinger.age_seconds", finding.age_seconds);
-        self.add("tcplinger.age_is_lower_bound", finding.age_is_lower_bound);
-        self.add("tcplinger.netns", finding.netns);
-        // An identifier, and more than an OTLP number can hold.
-        self.maybe("tcplinger.cookie", finding.cookie.map(|it| it.to_string()));
-        self.add("tcplinger.sockets", finding.sockets);
-        self.add("tcplinger.recv_queue_bytes", finding.recv_queue_bytes);
-        self.add("tcplinger.send_queue_bytes", finding.send_queue_bytes);
-        self.add("tcplinger.retransmits", finding.retransmits);
-        self.maybe("tcplinger.timer", finding.timer.as_deref());
-        for (key, number) in [
-            ("timer_expires_seconds", finding.timer_expires_seconds),
-            ("last_data_sent_seconds", finding.last_data_sent_seconds),
-            (
-                "last_data_received_seconds",
-                finding.last_data_received_seconds,
-            ),
-            ("rate_per_second", finding.rate_per_second),
-            ("exhausted_in_seconds", finding.exhausted_in_seconds),
-        ] {
-            self.maybe(&format!("tcplinger.{key}"), number);
-        }
-        self.add("tcplinger.is_orphaned", finding.is_orphaned);
-        self.add("tcplinger.owners", finding.owners.len() as u64);
-        let pids = finding.owners.iter().map(|owner| owner.process.pid);
+    fn incident(&mut self, incident: &Incident) {
+        self.add("tcplinger.severity", severity_name(incident.severity));
+        self.add("tcplinger.rule", shown(&incident.rule));
+        self.add("tcplinger.state", incident.state.name());
+        self.add("tcplinger.kind", incident.kind.name());
+        self.maybe("tcplinger.oldest_seconds", incident.oldest_seconds);
+        self.add("tcplinger.age_is_lower_bound", incident.age_is_lower_bound);
+        self.add("tcplinger.netns", incident.netns);
+        self.maybe(
+            "tcplinger.netns_name",
+            incident.netns_name.as_deref().map(shown),
+        );
+        self.add("tcplinger.sockets", incident.sockets);
+        self.add("tcplinger.recv_queue_bytes", incident.recv_queue_bytes);
+        self.add("tcplinger.send_queue_bytes", incident.send_queue_bytes);
+        self.add("tcplinger.retransmits", incident.retransmits);
+        self.maybe("tcplinger.rate_per_second", incident.rate_per_second);
+        self.maybe(
+            "tcplinger.exhausted_in_seconds",
+            incident.exhausted_in_seconds,
+        );
+        self.add("tcplinger.is_orphaned", incident.is_orphaned);
+        self.add("tcplinger.owners", incident.owners.len() as u64);
+        let pids = incident.owners.iter().map(|owner| owner.process.pid);
         self.add("tcplinger.owner_pids", Pids(pids));
-        self.add("tcplinger.advice", shown(&finding.advice));
+        self.add("tcplinger.advice", shown(&incident.advice));
     }
 }
 
@@ -154,34 +157,6 @@ impl<I: Iterator<Item = u32>> IntoValue for Pids<I> {
     fn into_value(self) -> Value {
         let values = self.0.map(any).collect();
         Value::ArrayValue(ArrayValue { values })
-    }
-}
-
-/// As in the counts: a v4-mapped address is one of IPv6.
-fn family(finding: &Finding) -> Option<&'static str> {
-    [finding.local, finding.remote]
-        .into_iter()
-        .find_map(|end| match end {
-            Endpoint::Socket(socket) if socket.is_ipv4() => Some("ipv4"),
-            Endpoint::Address(address) if address.is_ipv4() => Some("ipv4"),
-            Endpoint::Socket(_) | Endpoint::Address(_) => Some("ipv6"),
-            Endpoint::Any | Endpoint::Port(_) => None,
-        })
-}
-
-fn address(end: Endpoint) -> Option<String> {
-    match end {
-        Endpoint::Socket(socket) => Some(socket.ip().to_string()),
-        Endpoint::Address(address) => Some(address.to_string()),
-        Endpoint::Any | Endpoint::Port(_) => None,
-    }
-}
-
-fn port(end: Endpoint) -> Option<u32> {
-    match end {
-        Endpoint::Socket(socket) => Some(socket.port().into()),
-        Endpoint::Port(port) => Some(port.into()),
-        Endpoint::Any | Endpoint::Address(_) => None,
     }
 }
 

@@ -1,33 +1,231 @@
-//! Findings for people: what, since when, whose, why, and what to do.
+//! Incidents and single sockets for people: what, since when, whose, why, and what to do.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::time::Duration;
 
+use super::super::fit::{Fit, cut, shortened, width_of, wrap};
 use super::{Capitals, Clock, Elapsed, Escaped, Style, TimeOfDay, paint_table};
 use crate::tcp::RawState;
-use crate::track::stuck::{Change, Finding, Notice, Owner, Severity};
+use crate::track::phrase::grouped;
+use crate::track::stuck::{Endpoint, Finding, Owner, Severity};
+use crate::track::{Change, Incident, Kind, Notice, Whose, seconds};
 
 /// Holders named in a row; the rest is counted.
 const OWNERS_SHOWN: usize = 3;
 /// Before what explains a row.
 const INDENT: &str = "          ";
+/// Lines of reason and of advice under each incident, from all to none: the first that leaves every
+/// incident on the screen is taken.
+const DETAIL: [(usize, usize); 7] = [
+    (usize::MAX, usize::MAX),
+    (3, 3),
+    (2, 3),
+    (2, 2),
+    (2, 1),
+    (1, 0),
+    (0, 0),
+];
+/// Columns, and how narrow each may be cut where there is little room.
+const COLUMNS: [(&str, usize); 7] = [
+    ("SEVERITY", usize::MAX),
+    ("WHAT", 17),
+    ("SOCKETS", usize::MAX),
+    ("OLDEST", usize::MAX),
+    ("SERVICE", 12),
+    ("NETNS", 8),
+    ("OWNER", 12),
+];
+/// Left out where all incidents are in one namespace: the last line names it.
+const NETNS: usize = 5;
 
-/// Writes a row for each finding, under it the reason, and the advice where it is another than the
-/// last one's; `nothing` where there is none. `hidden` findings are not among them.
+/// Writes a line for each incident with the reason and the advice under it, then a line that sums up.
+/// `hidden` incidents are not among them; `source` is who answered.
 ///
 /// # Errors
 /// Those of `out`.
-pub(crate) fn write_stuck(
+pub(crate) fn write_incidents(
+    out: &mut impl Write,
+    style: Style,
+    fit: Fit,
+    incidents: &[Incident],
+    hidden: usize,
+    source: &str,
+) -> io::Result<()> {
+    // The head, the sum, and the prompt that follows.
+    let room = fit.height.saturating_sub(if hidden > 0 { 5 } else { 4 });
+    let notes = |detail| incidents.iter().map(move |one| note(one, fit, detail));
+    let lines = |detail| notes(detail).map(|note| 1 + note.len()).sum::<usize>();
+    let detail = DETAIL.into_iter().find(|detail| lines(*detail) <= room);
+    let shown = if detail.is_some() {
+        incidents
+    } else {
+        incidents.get(..room).unwrap_or(incidents)
+    };
+    let titles = COLUMNS.map(|(title, _)| title.to_owned()).to_vec();
+    let mut rows = vec![titles];
+    rows.extend(shown.iter().map(row_of));
+    let is_same = |pair: &[Incident]| matches!(pair, [one, other] if one.netns == other.netns);
+    let common = incidents
+        .first()
+        .filter(|_| incidents.windows(2).all(is_same));
+    let mut narrowest = COLUMNS.map(|(_, narrowest)| narrowest).to_vec();
+    if common.is_some() {
+        narrowest.remove(NETNS);
+        for row in rows.iter_mut().filter(|row| row.len() > NETNS) {
+            row.remove(NETNS);
+        }
+    }
+    fit_columns(&mut rows, &narrowest, fit.width);
+    let severities = shown.iter().map(|one| style.of_severity(one.severity));
+    let paints = std::iter::once(anstyle::Style::new()).chain(severities);
+    let notes = notes(detail.unwrap_or_default()).map(|lines| {
+        lines.into_iter().fold(String::new(), |mut all, line| {
+            let _ = writeln!(all, "{line}");
+            all
+        })
+    });
+    let notes = std::iter::once(String::new()).chain(notes);
+    paint_table(out, rows.first().map_or(0, Vec::len), &rows, paints, notes)?;
+    let hidden = hidden + incidents.len() - shown.len();
+    if hidden > 0 {
+        writeln!(out, "and {hidden} more; --top 0 shows all of them")?;
+    }
+    let place = common.map_or_else(String::new, |one| format!(" in netns {}", netns(one)));
+    writeln!(out, "\n{}{place} (source {source})", sum(incidents))
+}
+
+/// `997 sockets in 6 incidents: 2 critical`.
+pub(crate) fn sum(incidents: &[Incident]) -> String {
+    let plural = |n: u64, noun: &str| {
+        let s = if n == 1 { "" } else { "s" };
+        format!("{} {noun}{s}", grouped(n))
+    };
+    let sockets = incidents.iter().map(|one| one.sockets).sum();
+    let is_critical = |one: &&Incident| one.severity == Severity::Critical;
+    let critical = incidents.iter().filter(is_critical).count();
+    let (sockets, all) = (
+        plural(sockets, "socket"),
+        plural(incidents.len() as u64, "incident"),
+    );
+    match critical {
+        0 => format!("{sockets} in {all}"),
+        some => format!("{sockets} in {all}: {some} critical"),
+    }
+}
+
+/// What an incident is, in a few words; the rule of a count is text of the configuration.
+pub(crate) fn what(incident: &Incident) -> String {
+    let state = Capitals(RawState::Known(incident.state));
+    match incident.kind {
+        Kind::Sockets { mptcp: false, .. } => state.to_string(),
+        Kind::Sockets { mptcp: true, .. } => format!("{state} MPTCP"),
+        Kind::Leak => format!("{state} leak"),
+        Kind::Count => format!("count {}", Escaped(&incident.rule)),
+        Kind::EphemeralPorts => "ephemeral ports".to_owned(),
+        Kind::TimeWaitBuckets => "TIME_WAIT buckets".to_owned(),
+    }
+}
+
+/// The service: `:8080` here, or where it is.
+pub(crate) fn service(incident: &Incident) -> String {
+    match (incident.local, incident.remote) {
+        (Endpoint::Any, Endpoint::Any) => "-".to_owned(),
+        (Endpoint::Port(port), Endpoint::Any) => format!(":{port}"),
+        (_, remote) => format!("to {remote}"),
+    }
+}
+
+fn netns(incident: &Incident) -> String {
+    match &incident.netns_name {
+        Some(name) => Escaped(name).to_string(),
+        None => incident.netns.to_string(),
+    }
+}
+
+/// `nginx[123] (nginx.service) and 3 more`.
+pub(crate) fn owner_of(incident: &Incident) -> String {
+    let Some(first) = incident.owners.first() else {
+        return match &incident.whose {
+            Whose::Unit(name) | Whose::Container(name) => Escaped(name).to_string(),
+            _ if incident.is_orphaned => "no process".to_owned(),
+            _ => "-".to_owned(),
+        };
+    };
+    let mut text = owner(first);
+    let is_other = |other: &&Owner| other.process.pid != first.process.pid;
+    let others = incident.owners.iter().filter(is_other).count();
+    if others > 0 {
+        let _ = write!(text, " and {others} more");
+    }
+    text
+}
+
+fn row_of(incident: &Incident) -> Vec<String> {
+    let oldest = incident.oldest_seconds.map(|oldest| {
+        let sign = if incident.age_is_lower_bound { ">" } else { "" };
+        format!("{sign}{}", Elapsed(seconds(oldest)))
+    });
+    vec![
+        severity(incident.severity).to_owned(),
+        what(incident),
+        format!("{:>7}", grouped(incident.sockets)),
+        format!("{:>6}", oldest.unwrap_or_else(|| "-".to_owned())),
+        service(incident),
+        netns(incident),
+        owner_of(incident),
+    ]
+}
+
+/// The lines under an incident: at most so many of its reason, and of its advice.
+fn note(incident: &Incident, fit: Fit, (reasons, steps): (usize, usize)) -> Vec<String> {
+    let width = fit.width.saturating_sub(INDENT.len()).max(20);
+    let reason = Escaped(&incident.reason).to_string();
+    let reason = shortened(wrap(&reason, width), reasons, width);
+    let advice = Escaped(&incident.advice).to_string();
+    let advice = wrap(&advice, width.saturating_sub(3));
+    let advice = shortened(advice, steps, width.saturating_sub(3));
+    let advice = advice.into_iter().enumerate().map(|(line, text)| {
+        let mark = if line == 0 { "-> " } else { "   " };
+        format!("{mark}{text}")
+    });
+    let lines = reason.into_iter().chain(advice);
+    lines.map(|line| format!("{INDENT}{line}")).collect()
+}
+
+/// Makes a table as wide as that, as far as its columns may be cut: the widest of them first.
+fn fit_columns(rows: &mut [Vec<String>], narrowest: &[usize], width: usize) {
+    loop {
+        let of_column = |column: usize| {
+            let cells = rows.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| width_of(cell)).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..narrowest.len()).map(of_column).collect();
+        let total = widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1);
+        let columns = widths.iter().zip(narrowest).enumerate();
+        let widest = columns
+            .filter(|(_, (width, narrowest))| width > narrowest)
+            .max_by_key(|(_, (width, _))| **width);
+        let Some((column, (widest, _))) = widest.filter(|_| total > width) else {
+            return;
+        };
+        let narrower = widest - 1;
+        for cell in rows.iter_mut().filter_map(|row| row.get_mut(column)) {
+            *cell = cut(cell, narrower);
+        }
+    }
+}
+
+/// Writes a row for each socket, under it the reason, and the advice where it is another than the last
+/// one's. `hidden` sockets are not among them.
+///
+/// # Errors
+/// Those of `out`.
+pub(crate) fn write_sockets(
     out: &mut impl Write,
     style: Style,
     findings: &[Finding],
     hidden: usize,
-    nothing: &str,
 ) -> io::Result<()> {
-    if findings.is_empty() && hidden == 0 {
-        return writeln!(out, "{nothing}");
-    }
     let title = [
         "SEVERITY", "STATE", "AGE", "NETNS", "LOCAL", "REMOTE", "OWNER",
     ];
@@ -82,9 +280,9 @@ const fn severity(severity: Severity) -> &'static str {
 }
 
 fn age(finding: &Finding) -> String {
-    let age = Duration::try_from_secs_f64(finding.age_seconds).unwrap_or_default();
+    let age = seconds(finding.age_seconds);
     match (finding.age_is_lower_bound, age) {
-        (true, Duration::ZERO) => "unknown".to_owned(),
+        (true, age) if age.is_zero() => "unknown".to_owned(),
         (true, age) => format!(">={}", Elapsed(age)),
         (false, age) => Elapsed(age).to_string(),
     }
@@ -136,26 +334,21 @@ pub(crate) fn write_notice(
     clock: Clock,
     notice: &Notice,
 ) -> io::Result<()> {
-    let finding = &notice.finding;
+    let incident = &notice.incident;
     let paint = match notice.event {
         Change::Cleared => style.of_severity(Severity::None),
-        _ => style.of_severity(finding.severity),
-    };
-    let event = match notice.event {
-        Change::Raised => "raised",
-        Change::Worsened => "worsened",
-        Change::Eased => "eased",
-        Change::Cleared => "cleared",
+        _ => style.of_severity(incident.severity),
     };
     writeln!(
         out,
-        "{}  {paint}{event:<8}{paint:#}  {:<8}  {}  {} -> {}  {}  {}",
+        "{}  {paint}{:<8}{paint:#}  {:<8}  {}  {}  {}  {}: {}",
         TimeOfDay(clock.wall(notice.ktime_ns)),
-        severity(finding.severity),
-        Capitals(RawState::Known(finding.state)),
-        finding.local,
-        finding.remote,
-        owners(finding),
-        Escaped(&finding.reason)
+        notice.event.name(),
+        severity(incident.severity),
+        what(incident),
+        service(incident),
+        owner_of(incident),
+        grouped(incident.sockets),
+        Escaped(&incident.reason)
     )
 }

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use super::site::{Asked, Site, event};
 use super::stopped;
 use crate::output::json::{self, api};
-use crate::track::stuck::Notice;
+use crate::track::Notice;
 use crate::track::{Sample, Sink};
 
 /// Without anything to tell, a word that the connection still is one.

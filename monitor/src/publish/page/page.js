@@ -10,6 +10,8 @@ const HOUR = 3600;
 const FIRST_ROWS = 10;
 const ROWS = 100;
 const FEW_ROWS = 12;
+// What uses less of its ports is left out.
+const LEAST_SHARE = 0.005;
 // A status comes every second.
 const STALE_MS = 5_000;
 const DEAD_MS = 20_000;
@@ -186,6 +188,8 @@ async function refresh(name) {
     const data = await (await ask(name, AbortSignal.timeout(10_000))).json();
     Object.assign(source, { data, at: performance.now(), problem: "" });
     source.render(data);
+    const time = $(`${name}-time`);
+    if (time && data.taken) setText(time, `at ${clock(instant(data.taken))}`);
   } catch (error) {
     if (error instanceof Refused) lock();
     source.problem = `${name} not up to date: ${because(error)}. `;
@@ -193,13 +197,13 @@ async function refresh(name) {
   source.isBusy = false;
   tell("problem", link.state === "live" ? Object.values(sources).map((one) => one.problem).join("") : "");
 }
-// A finding, or that some were missed, asks for the list anew, but not more than every two seconds.
+// An incident, or that some were missed, asks for the list anew, but not more than every two seconds.
 function receive({ name, data }) {
   const { stuck } = sources;
   if (name === "status") renderStatus(data);
   else if (stuck.asked) stuck.due = Math.min(stuck.due, stuck.asked + 2000);
   if (name === "finding" && data.event !== "cleared" && data.severity === "critical") {
-    announce(`Critical: ${capitals(data.state)}, ${data.reason}`);
+    announce(`Critical: ${what(data)}, ${data.reason}`);
   }
 }
 function tick() {
@@ -208,8 +212,8 @@ function tick() {
   if (link.state === "live") {
     for (const name in sources) if (now >= sources[name].due) refresh(name);
     for (const row of rows.values()) {
-      setText(row.age, age(row.finding));
-      setText(row.why, why(row.finding));
+      setText(row.age, age(row.incident));
+      setText(row.why, why(row.incident));
     }
   }
   if (link.state !== "down" && now - link.heard > DEAD_MS) link.controller?.abort();
@@ -231,6 +235,7 @@ function freshness() {
       locked: ["locked", "Locked", "waiting for the token"],
       down: ["down", "Reconnecting", `in ${wait} s: ${link.why}${figures && `; ${figures}`}`],
     }[link.state];
+  $("main").classList.toggle("old", state !== "live" && state !== "locked");
   $("fresh-state").className = `pill ${state}`;
   setText($("fresh-state"), word);
   setText($("fresh-note"), note);
@@ -266,26 +271,35 @@ function renderTallies() {
   setText($("longest"), oldest ? `The oldest: ${span(oldest[1])} in ${capitals(oldest[0])}.` : "No socket lingers.");
 }
 
-const PRESSURE = { ephemeral_ports: "ports", time_wait_buckets: "buckets" };
-function ends({ rule, local, remote, netns }) {
-  if (rule === "time_wait_buckets") return nameOf(netns);
-  const name = givenName(netns) ?? "host";
-  return `${local} → ${remote}${name === "host" ? "" : ` in ${name}`}`;
+// What an incident is, in a few words.
+function what({ kind, state, rule, mptcp }) {
+  if (kind === "sockets") return capitals(state) + (mptcp ? " MPTCP" : "");
+  if (kind === "leak") return `${capitals(state)} leak`;
+  return kind === "count" ? `count ${rule}` : String(kind).replaceAll("_", " ").replace("time wait", "TIME_WAIT");
+}
+// The service: where it listens, or where it connects to.
+function service({ local, remote, netns }) {
+  const isOpen = (end) => end === "*";
+  const ends = isOpen(local) ? (isOpen(remote) ? "" : `to ${remote}`)
+    : isOpen(remote) ? String(local).replace(/^\*/, "") : `${local} → ${remote}`;
+  const name = givenName(netns) ?? `netns ${netns}`;
+  return [ends, name === "host" ? "" : `in ${name}`].filter(Boolean).join(" ") || name;
 }
 function holder({ comm, pid, fd, container, unit }) {
   const place = container ? String(container).slice(0, 12) : unit;
   return `${comm}[${pid}]${fd == null ? "" : ` fd ${fd}`}${place ? ` (${place})` : ""}`;
 }
-function holders({ owners, is_orphaned: isOrphaned, rule }) {
+function holders({ owners, is_orphaned: isOrphaned }) {
   const [first, ...others] = list(owners);
   // The daemon names 32 at most.
   const more = others.length < 31 ? others.length : "31 or more";
   if (first) return holder(first) + (others.length ? `, and ${more} more` : "");
-  return isOrphaned ? "orphaned" : rule in PRESSURE ? "" : "no owner found";
+  return isOrphaned ? "orphaned" : "";
 }
 // Ages go on between two answers, but not without a daemon that knows the socket is still there.
 let elapsed = 0;
-function age({ age_seconds: seconds, age_is_lower_bound: isBound }) {
+function age({ oldest_seconds: seconds, age_is_lower_bound: isBound }) {
+  if (!isNumber(seconds)) return "";
   if (link.state === "live") elapsed = (performance.now() - sources.stuck.at) / 1000;
   if (isBound && !seconds) return "unknown";
   return (isBound ? "≥ " : "") + span(seconds + elapsed);
@@ -301,16 +315,16 @@ function inWords(seconds) {
   return pair(Math.floor(s / 24 / HOUR), "d", Math.floor(s % (24 * HOUR) / HOUR), "h");
 }
 // The age within the reason goes on as the age beside it does.
-function why({ reason, age_seconds: seconds }) {
+function why({ reason, oldest_seconds: seconds }) {
+  if (!isNumber(seconds)) return String(reason ?? "");
   const text = String(reason ?? ""), then = inWords(seconds), after = [" ago", ","].find((end) => text.includes(` ${then}${end}`));
   return after ? text.replace(` ${then}${after}`, () => ` ${inWords(seconds + elapsed)}${after}`) : text;
 }
-// Where there is a cookie, all else may change.
-function identity({ netns, cookie, rule, state, local, remote, owners }) {
-  return `${netns} ${rule} ${cookie ?? [state, local, remote, list(owners)[0]?.pid]}`;
+function identity({ kind, cause, mptcp, rule, netns, state, whose, local, remote }) {
+  return kind === "count" ? JSON.stringify([rule, whose]) : JSON.stringify([kind, cause, mptcp, netns, state, whose, local, remote]);
 }
-function matches(finding, query) {
-  const text = (nameOf(finding.netns) + JSON.stringify(finding)).toLowerCase();
+function matches(incident, query) {
+  const text = (nameOf(incident.netns) + JSON.stringify(incident)).toLowerCase();
   return query.every((word) => text.includes(word));
 }
 
@@ -319,21 +333,21 @@ let limit = FIRST_ROWS;
 function newRow() {
   const row = {};
   const part = (name, style) => (row[name] = el("span", style));
-  const summary = el("summary", "", part("level", ""), el("span", "state mono", part("state", ""), part("tag", "tag")),
+  const summary = el("summary", "", part("level", ""), el("span", "state mono", part("state", ""), part("number", "number"), part("tag", "tag")),
     part("age", "age mono"), part("ends", "ends mono"), part("owner", "who mono"), part("why", "why"));
   row.details = el("details", "", summary);
   row.details.addEventListener("toggle", () => explain(row));
   row.node = el("li", "", row.details);
   return row;
 }
-function update(row, finding) {
-  const { severity, state, rule } = finding;
+function update(row, incident) {
+  const { severity, sockets, exhausted_in_seconds: left } = incident;
   const level = ["critical", "warning"].includes(severity) ? severity : "none";
-  row.finding = finding;
+  row.incident = incident;
   row.node.dataset.severity = level;
   row.level.className = `level ${level}`;
-  const tag = PRESSURE[rule] ?? (rule === "default" ? "" : rule);
-  const texts = { level: capitals(level), state: capitals(state), tag, age: age(finding), ends: ends(finding), owner: holders(finding), why: why(finding) };
+  const tag = left === 0 ? "fails now" : isNumber(left) ? `fails in ${span(left)}` : "";
+  const texts = { level: capitals(level), state: what(incident), number: sockets ? plural(sockets, "socket") : "", tag, age: age(incident), ends: service(incident), owner: holders(incident), why: why(incident) };
   for (const part in texts) setText(row[part], texts[part]);
   explain(row);
 }
@@ -345,33 +359,35 @@ const FACTS = [
   ["Unread bytes", "recv_queue_bytes", count],
   ["Unacknowledged bytes", "send_queue_bytes", count],
   ["Retransmits", "retransmits", count],
-  ["Timer", "timer", String],
-  ["Timer expires in", "timer_expires_seconds", span],
-  ["Since last data sent", "last_data_sent_seconds", span],
-  ["Since last data received", "last_data_received_seconds", span],
-  ["Cookie", "cookie", String],
 ];
-function facts(finding) {
-  const owners = list(finding.owners).slice(0, 20).map((owner) => ["Owner", [
+function facts(incident) {
+  const owners = list(incident.owners).slice(0, 20).map((owner) => ["Owner", [
     `${owner.comm}[${owner.pid}]`,
     ...["fd", "uid", "unit", "container", "pod", "exe"].filter((key) => owner[key] != null).map((key) => `${key} ${owner[key]}`),
     ...(owner.file_limit ? [`${count(owner.open_files)} of ${count(owner.file_limit)} descriptors open`] : []),
   ].join(", ")]);
-  const others = FACTS.filter(([, key]) => finding[key]).map(([name, key, text]) => [name, text(finding[key])]);
-  return [...owners, ["Network namespace", `${finding.netns} ${givenName(finding.netns) ?? ""}`], ...others];
+  const others = FACTS.filter(([, key]) => incident[key]).map(([name, key, text]) => [name, text(incident[key])]);
+  return [...owners, ["Network namespace", `${incident.netns} ${givenName(incident.netns) ?? ""}`], ...others];
 }
 function explain(row) {
   if (!row.details.open) return;
   if (!row.facts) {
     row.advice = el("p", "");
     row.facts = el("dl", "facts");
-    row.details.append(el("div", "body", row.advice, row.facts));
+    row.sockets = el("ul", "sockets mono");
+    row.details.append(el("div", "body", row.advice, row.facts, row.sockets));
   }
   // What stands in backticks is a command.
-  const { advice } = row.finding, parts = clean(advice).split("`");
+  const { advice, sockets } = row.incident, examples = list(row.incident.examples), rest = sockets - examples.length;
+  const shown = examples.map((one) => `${one.local} → ${one.remote}, ${capitals(one.severity)}, ${one.age_is_lower_bound ? "≥ " : ""}${span(one.age_seconds)}`
+    + `, unread ${count(one.recv_queue_bytes)}, unacknowledged ${count(one.send_queue_bytes)}, cookie ${one.cookie ?? "unknown"}`);
+  if (examples.length && rest > 0) shown.push(`and ${count(rest)} more: tcplinger stuck --each`);
+  while (row.sockets.children.length > shown.length) row.sockets.lastChild.remove();
+  shown.forEach((text, i) => setText(row.sockets.children[i] ?? row.sockets.appendChild(el("li", "")), text));
+  const parts = clean(advice).split("`");
   if (row.advised !== advice) row.advice.replaceChildren(...parts.map((part, i) => (i % 2 ? el("code", "", part) : part)));
   row.advised = advice;
-  const pairs = facts(row.finding), { children } = row.facts;
+  const pairs = facts(row.incident), { children } = row.facts;
   while (children.length > pairs.length) row.facts.lastChild.remove();
   pairs.forEach(([name, value], i) => {
     const pair = children[i] ?? row.facts.appendChild(el("div", "", el("dt", ""), el("dd", "mono")));
@@ -381,35 +397,33 @@ function explain(row) {
   });
 }
 function renderStuck() {
-  const { data } = sources.stuck, findings = list(data?.findings), ul = $("findings");
+  const { data } = sources.stuck, incidents = list(data?.incidents), ul = $("incidents");
   const query = $("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
-  const wanted = query.length ? findings.filter((finding) => matches(finding, query)) : findings;
-  const isFirst = !rows.size, seen = new Set();
+  const wanted = query.length ? incidents.filter((incident) => matches(incident, query)) : incidents;
+  const seen = new Set();
   let next = ul.firstChild;
-  for (const finding of wanted.slice(0, limit)) {
-    let key = identity(finding);
+  for (const incident of wanted.slice(0, limit)) {
+    let key = identity(incident);
     while (seen.has(key)) key += "'";
     seen.add(key);
     if (!rows.has(key)) rows.set(key, newRow());
     const row = rows.get(key);
     if (row.node === next) next = next.nextSibling;
     else ul.insertBefore(row.node, next);
-    if (isFirst && seen.size === 1) row.details.open = true;
-    update(row, finding);
+    update(row, incident);
   }
   for (const [key, row] of rows) {
     if (seen.has(key)) continue;
     row.node.remove();
     rows.delete(key);
   }
-  const left = Math.max(0, wanted.length - limit), more = data.unannounced;
+  const left = Math.max(0, wanted.length - limit);
   ul.hidden = !wanted.length;
-  $("filter").hidden = !findings.length && !query.length;
+  $("filter").hidden = !incidents.length && !query.length;
   $("nothing").hidden = wanted.length > 0;
-  $("longest").hidden = findings.length > 0;
-  setText($("nothing-what"), findings.length ? `None of ${plural(findings.length, "finding")} matches.` : "Nothing is stuck.");
+  $("longest").hidden = incidents.length > 0;
+  setText($("nothing-what"), incidents.length ? `None of ${plural(incidents.length, "incident")} matches.` : "Nothing is stuck.");
   tell("more", left && `Show ${Math.min(ROWS, left)} more of ${count(left)}`);
-  tell("unlisted", more && `${count(more)} more are counted but not listed.`);
   renderTallies();
 }
 
@@ -483,6 +497,8 @@ function drawChart() {
     svg(root, "path", { class: "area", d: area });
     svg(root, "path", { class: "line", d: line });
     svg(root, "text", { x: 3, y: top + 13 }, count(most));
+    if (plot > 60 && most > 1) svg(root, "text", { x: 3, y: top + plot / 2 + 5 }, count(most / 2));
+    svg(root, "text", { x: 3, y: base - 4 }, "0");
     svg(root, "text", { class: "lane", y: top - 7 }, capitals(state));
     return { state, y, value: svg(root, "text", { class: "value", x: width, y: top - 7 }), dot: svg(root, "circle", { r: 4 }) };
   });
@@ -551,9 +567,10 @@ function press(event) {
 /* Ports, buckets, owners */
 
 // As many rows as can be read, and how many more there are.
-function fill(id, all, row) {
-  $(id).replaceChildren(...all.slice(0, FEW_ROWS).map(row));
-  tell(`${id}-note`, all.length > FEW_ROWS ? `and ${count(all.length - FEW_ROWS)} more` : all.length ? "" : "None.");
+function fill(id, all, row, isShown = () => true) {
+  const shown = all.filter(isShown).slice(0, FEW_ROWS), rest = all.length - shown.length;
+  $(id).replaceChildren(...shown.map(row));
+  tell(`${id}-note`, rest ? `${shown.length ? "and " : ""}${count(rest)} more${shown.length < FEW_ROWS ? " below 0.5 %" : ""}` : all.length ? "" : "None.");
 }
 function gauge(what, used, capacity, waiting, share, severity, notes) {
   const part = (style, sockets) => {
@@ -574,12 +591,12 @@ function renderPorts({ ports, buckets }) {
     return gauge(`${port.local} → ${port.remote}`, port.used, port.capacity, port.time_wait, port.used_ratio, port.severity, [
       `${count(port.time_wait)} in TIME_WAIT`, reusable && `${count(reusable)} more may be reused`,
       isNumber(rate) && signed(rate), isNumber(left) && el("b", "", end), clean(nameOf(port.netns))]);
-  });
+  }, (port) => port.used_ratio >= LEAST_SHARE);
   const fullest = list(buckets).sort((one, other) => other.ratio - one.ratio);
   fill("buckets", fullest, ({ netns, time_wait: used, limit, ratio, severity, overflows, overflow_rate_per_second: rate, uncounted }) =>
     gauge(nameOf(netns), used, limit, used, ratio, severity, [
       overflows ? el("b", "", `${plural(overflows, "close")} skipped TIME_WAIT${rate ? `, ${rounded(rate)}/s now` : ""}`) : "no overflow",
-      uncounted && `${plural(uncounted, "socket")} to further destinations not listed`]));
+      uncounted && `${plural(uncounted, "socket")} to further destinations not listed`]), ({ ratio }) => ratio >= LEAST_SHARE);
 }
 function renderOwners(data) {
   const owners = list(data.owners), states = STATES.filter((state) => owners.some(({ sockets }) => sockets[state]));
@@ -591,7 +608,9 @@ function renderOwners(data) {
       return td;
     };
     const name = owner ?? { nobody: "no process", other: "all others" }[kind];
-    return el("tr", "", el("td", "", el("b", "mono", name), owner === null ? "" : el("span", "tag", kind)),
+    const label = el(owner === null ? "b" : "button", "mono", name);
+    if (owner !== null) label.addEventListener("click", () => filterBy(owner));
+    return el("tr", "", el("td", "", label, owner === null ? "" : el("span", "tag", kind)),
       cell("total", total), ...states.map((state) => cell(state, sockets[state])));
   });
 }
@@ -608,6 +627,12 @@ on($("login"), "submit", (event) => {
   else lock();
 });
 on($("retry"), "click", () => link.wake());
+function filterBy(words) {
+  $("filter").hidden = false;
+  $("filter").value = words;
+  $("filter").dispatchEvent(new Event("input"));
+  $("filter").scrollIntoView({ block: "center" });
+}
 on($("filter"), "input", () => { limit = FIRST_ROWS; renderStuck(); });
 on($("more"), "click", () => { limit += ROWS; renderStuck(); });
 on($("chart"), "pointermove pointerdown", point);

@@ -3,7 +3,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::tcp::Process;
+use crate::tcp::{Evidence, Process};
+use crate::track::stuck::fixture::{age, evidence};
 
 const WEB: Service = Service {
     netns: 7,
@@ -158,12 +159,20 @@ const LEAK: Leak = Leak {
     rate_per_second: 50.0,
 };
 
-fn share((owner, held): (Owner, u64)) -> Share {
-    Share {
-        sockets: held,
-        worst: Severity::None,
-        owners: vec![(owner, held)],
+/// The incident of sockets that these hold, as many as the first.
+fn incident(leak: &Leak, sockets: u64, severity: Severity, owners: &[(Owner, u64)]) -> Incident {
+    let mut group = Group::default();
+    for number in 0..sockets {
+        let socket = Evidence {
+            cookie: number + 1,
+            ..evidence(State::CloseWait)
+        };
+        let holders = owners.iter().filter(|(_, held)| number < *held);
+        let holders: Vec<Owner> = holders.map(|(owner, _)| owner.clone()).collect();
+        group.add((), &socket, age(30), severity, &holders);
     }
+    let whose = Whose::of(owners.first().map(|(owner, _)| owner));
+    leak_incident(leak, at(160), whose, &group, &Names::default())
 }
 
 #[test]
@@ -171,11 +180,13 @@ fn the_growth_is_shared_by_what_each_process_holds() {
     let holders = [
         (owner(1, Some(4_000), Some(20_000)), 2_000),
         (owner(2, Some(1_100), Some(1 << 20)), 1_000),
-        (owner(3, None, Some(1_024)), 0),
-        (owner(4, Some(1_024), Some(1_024)), 0),
-    ]
-    .map(share);
-    let found = leak_findings(&LEAK, at(160), &holders);
+        (owner(3, None, Some(1_024)), 1),
+        (owner(4, Some(1_024), Some(1_024)), 1),
+    ];
+    let found = holders.map(|holder| {
+        let sockets = holder.1;
+        incident(&LEAK, sockets, Severity::None, &[holder])
+    });
     let rates: Vec<f64> = found
         .iter()
         .map(|one| one.rate_per_second.unwrap().round())
@@ -191,50 +202,43 @@ fn the_growth_is_shared_by_what_each_process_holds() {
     assert_eq!(severities, [high, low, low, high]);
     assert_eq!(
         found[0].reason,
-        "CLOSE_WAIT on *:8080 has grown for 1 min, by 50.0/s of late, to 3,000 sockets that the \
-         application does not close; pid 1 ('web'\x1b[2J\n) holds 2,000 of them, has 4,000 of 20,000 \
-         descriptors open and meets its limit in 8 min"
+        "2,000 connections that the peer closed and the application does not; they have grown for \
+         1 min, now by 33.3/s; pid 1 ('web'\x1b[2J\n) has 4,000 of 20,000 descriptors open and \
+         reaches its limit in 8 min"
     );
-    assert_eq!((found[0].sockets, found[0].age_seconds), (2_000, 60.0));
+    assert_eq!(
+        (found[0].sockets, found[0].oldest_seconds),
+        (2_000, Some(30.0))
+    );
+    assert!(found[0].advice.contains("'sport = :8080'"));
 }
 
 #[test]
 fn a_socket_shared_after_fork_grows_in_each_process() {
     let owners = [(1, 200), (2, 100)].map(|(pid, limit)| (owner(pid, Some(0), Some(limit)), 3_000));
-    let share = Share {
-        sockets: 3_000,
-        worst: Severity::None,
-        owners: owners.to_vec(),
-    };
-    let found = leak_findings(&LEAK, at(160), &[share]);
-    assert_eq!((found.len(), found[0].sockets), (1, 3_000));
-    let pids: Vec<u32> = found[0].owners.iter().map(|one| one.process.pid).collect();
+    let found = incident(&LEAK, 3_000, Severity::None, &owners);
+    assert_eq!(found.sockets, 3_000);
+    let pids: Vec<u32> = found.owners.iter().map(|one| one.process.pid).collect();
     assert_eq!(pids, [1, 2]);
     // The first of them to meet its limit.
-    assert_eq!(found[0].exhausted_in_seconds, Some(2.0));
-    assert!(found[0].reason.contains("pid 2 ("));
+    assert_eq!(found.exhausted_in_seconds, Some(2.0));
+    assert!(found.reason.contains("pid 2 ("));
 }
 
 #[test]
-fn without_a_holder_there_is_one_finding() {
-    let share = Share {
-        sockets: 3_000,
-        worst: Severity::Critical,
-        owners: Vec::new(),
-    };
+fn without_a_holder_it_is_as_grave_as_its_sockets() {
     let service = Service {
         is_local: false,
         ..WEB
     };
-    let found = leak_findings(&Leak { service, ..LEAK }, at(160), &[share]);
-    assert_eq!(found.len(), 1);
-    assert!(found[0].owners.is_empty());
-    assert_eq!(found[0].severity, Severity::Critical, "as its sockets");
+    let found = incident(&Leak { service, ..LEAK }, 3_000, Severity::Critical, &[]);
+    assert!(found.owners.is_empty());
+    assert_eq!(found.severity, Severity::Critical, "as its sockets");
     assert_eq!(
-        (found[0].local, found[0].remote),
+        (found.local, found.remote),
         (Endpoint::Any, Endpoint::Port(8080))
     );
-    assert!(found[0].reason.starts_with("CLOSE_WAIT towards *:8080"));
+    assert!(found.advice.contains("'dport = :8080'"));
 }
 
 proptest! {

@@ -6,25 +6,26 @@ use std::time::Duration;
 use super::pressure::{BucketUse, Forecast};
 use super::tally::PortUse;
 use crate::tcp::State;
+use crate::track::incident::{Incident, Kind, Names, enter};
 use crate::track::phrase::{Span, grouped, rate, signed_rate};
-use crate::track::stuck::{Endpoint, Finding, Severity};
+use crate::track::stuck::{Endpoint, Severity};
 
-pub(super) fn port_finding(
+pub(super) fn port_incident(
     severity: Severity,
-    age: Duration,
     port: &PortUse,
     forecast: Forecast,
-) -> Finding {
-    Finding {
-        age_seconds: age.as_secs_f64(),
+    names: &Names,
+) -> Incident {
+    let enter = enter(names, port.netns);
+    Incident {
         local: Endpoint::Address(port.local),
         remote: Endpoint::Socket(port.remote),
         sockets: u64::from(port.time_wait) + u64::from(port.reusable),
         rate_per_second: forecast.rate,
         exhausted_in_seconds: forecast.exhausted_in.map(|left| left.as_secs_f64()),
         reason: port_reason(port, forecast),
-        advice: port_advice(port),
-        ..Finding::of_group(severity, "ephemeral_ports", State::TimeWait, port.netns)
+        advice: port_advice(port, enter),
+        ..Incident::new(Kind::EphemeralPorts, severity, State::TimeWait, port.netns)
     }
 }
 
@@ -52,48 +53,53 @@ fn port_reason(port: &PortUse, forecast: Forecast) -> String {
     reason
 }
 
-fn port_advice(port: &PortUse) -> String {
-    let mut advice =
-        "keep connections open and reuse them (keep-alive, a connection pool)".to_owned();
+fn port_advice(port: &PortUse, enter: &str) -> String {
+    let mut steps =
+        vec!["keep connections open and reuse them (keep-alive, a connection pool)".to_owned()];
     if port.time_wait.saturating_mul(2) >= port.used {
-        advice.push_str(match (port.has_reuse, port.has_timestamps) {
+        let sysctls = match (port.has_reuse, port.has_timestamps) {
             (true, true) => "",
-            (true, false) => {
-                "; set net.ipv4.tcp_timestamps=1: without it net.ipv4.tcp_tw_reuse has no effect"
-            }
-            (false, true) => {
-                "; set net.ipv4.tcp_tw_reuse=1 on this host, the client: safe, and of use where the \
-                 peer has TCP timestamps, too"
-            }
-            (false, false) => {
-                "; set net.ipv4.tcp_tw_reuse=1 on this host, the client, and \
-                 net.ipv4.tcp_timestamps=1, without which it has no effect"
-            }
-        });
+            (true, false) => "net.ipv4.tcp_timestamps=1",
+            (false, true) => "net.ipv4.tcp_tw_reuse=1",
+            (false, false) => "net.ipv4.tcp_tw_reuse=1 net.ipv4.tcp_timestamps=1",
+        };
+        if !sysctls.is_empty() {
+            steps.push(format!(
+                "let connect() reuse TIME_WAIT: `{enter}sysctl -w {sysctls}` (both are needed, and \
+                 timestamps at the peer, too)"
+            ));
+        }
     }
-    advice.push_str(
-        "; widen net.ipv4.ip_local_port_range; connect to more destination addresses or ports, or \
-         from more source addresses, bound with IP_BIND_ADDRESS_NO_PORT",
+    steps.push(
+        "widen net.ipv4.ip_local_port_range, or use more destinations or source addresses"
+            .to_owned(),
     );
-    advice
+    steps.join("; ")
 }
 
-/// `sockets` in `TIME_WAIT` belong to no other finding.
-pub(super) fn bucket_finding(
+/// `sockets` in `TIME_WAIT` belong to no other incident.
+pub(super) fn bucket_incident(
     severity: Severity,
-    age: Duration,
     bucket: &BucketUse,
     sockets: u64,
-) -> Finding {
-    Finding {
-        age_seconds: age.as_secs_f64(),
+    names: &Names,
+) -> Incident {
+    let enter = enter(names, bucket.netns);
+    let wider = bucket.limit.max(bucket.minisockets).saturating_mul(2);
+    Incident {
         sockets,
         reason: bucket_reason(bucket),
-        advice:
-            "raise net.ipv4.tcp_max_tw_buckets (about 0.3 KB of kernel memory each), or let the \
-                 peer close first: who closes first keeps the TIME_WAIT"
-                .to_owned(),
-        ..Finding::of_group(severity, "time_wait_buckets", State::TimeWait, bucket.netns)
+        advice: format!(
+            "raise the limit (about 0.3 KB of kernel memory each): `{enter}sysctl -w \
+             net.ipv4.tcp_max_tw_buckets={wider}`; or let the peer close first: who closes first keeps \
+             the TIME_WAIT"
+        ),
+        ..Incident::new(
+            Kind::TimeWaitBuckets,
+            severity,
+            State::TimeWait,
+            bucket.netns,
+        )
     }
 }
 

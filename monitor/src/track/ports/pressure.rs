@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::findings::{bucket_finding, port_finding};
+use super::findings::{bucket_incident, port_incident};
 use super::report::{BucketRow, PortReport, PortRow};
 use super::series::Series;
 use super::tally::{PortTally, PortUsage, PortUse};
 use crate::tcp::Limits;
+use crate::track::incident::{Incident, Names, name};
 use crate::track::phrase::real;
-use crate::track::stuck::{Finding, PortRule, Severity};
+use crate::track::stuck::{PortRule, Severity};
 
 /// Destinations watched at once, over all namespaces, 1.5 KB each.
 const MOST_WATCHED: usize = 256;
@@ -47,14 +48,8 @@ struct Watched<T> {
     series: Series,
     /// Ports in use that are not in `TIME_WAIT`; of buckets, nothing.
     held: Series,
-    raised: Option<Raised>,
-}
-
-/// A finding that has not been cleared.
-#[derive(Clone, Copy, Debug)]
-struct Raised {
-    severity: Severity,
-    since: Duration,
+    /// What has not been cleared.
+    raised: Severity,
 }
 
 /// Use of the `TIME_WAIT` buckets of one namespace.
@@ -141,7 +136,7 @@ impl Watched<PortUse> {
 
     fn severity(&self, rule: &PortRule) -> Severity {
         let share = self.latest.ratio();
-        let raised = self.raised.map_or(Severity::None, |raised| raised.severity);
+        let raised = self.raised;
         let by_share = by_share(share, rule, raised);
         let (floor, within) = if raised == Severity::None {
             (FORECAST_FLOOR, rule.within)
@@ -164,21 +159,14 @@ impl Watched<BucketUse> {
         if self.latest.is_overflowing() {
             return Severity::Critical;
         }
-        let raised = self.raised.map_or(Severity::None, |raised| raised.severity);
+        let raised = self.raised;
         by_share(self.latest.ratio(), rule, raised)
     }
 }
 
 impl<T> Watched<T> {
     fn is_shown(&self, now: Duration) -> bool {
-        self.raised.is_some() || now.saturating_sub(self.looked) < SHOWN_FOR
-    }
-
-    /// Takes note of what is raised now, and since when.
-    fn raise(&mut self, severity: Severity, now: Duration) -> Option<Raised> {
-        let since = self.raised.map_or(now, |raised| raised.since);
-        self.raised = (severity > Severity::None).then_some(Raised { severity, since });
-        self.raised
+        self.raised > Severity::None || now.saturating_sub(self.looked) < SHOWN_FOR
     }
 }
 
@@ -194,8 +182,8 @@ impl Pressure {
     pub(crate) fn is_raised(&self, netns: u32) -> bool {
         let mut ports = self.ports.iter().filter(|(way, _)| way.0 == netns);
         let buckets = self.buckets.get(&netns);
-        ports.any(|(_, watched)| watched.raised.is_some())
-            || buckets.is_some_and(|watched| watched.raised.is_some())
+        ports.any(|(_, watched)| watched.raised > Severity::None)
+            || buckets.is_some_and(|watched| watched.raised > Severity::None)
     }
 
     /// Takes note of a namespace's ports; destinations that are no longer among its top are
@@ -266,31 +254,33 @@ impl Pressure {
         (self.ports.len(), self.buckets.len()) != before
     }
 
-    /// What is worth a finding now. Remembers it: until its use falls below 9/10 of the threshold,
-    /// a finding stays.
-    pub(crate) fn findings(&mut self, rule: &PortRule, now: Duration) -> Vec<Finding> {
-        let mut findings = Vec::<Finding>::new();
+    /// What is an incident now. Remembers it: until its use falls below 9/10 of the threshold, it stays.
+    pub(crate) fn incidents(&mut self, rule: &PortRule, names: &Names) -> Vec<Incident> {
+        let mut incidents = Vec::<Incident>::new();
         for watched in self.ports.values_mut() {
             let severity = watched.severity(rule);
-            if let Some(raised) = watched.raise(severity, now) {
-                let age = now.saturating_sub(raised.since);
+            watched.raised = severity;
+            if severity > Severity::None {
                 let forecast = watched.forecast();
-                findings.push(port_finding(severity, age, &watched.latest, forecast));
+                incidents.push(port_incident(severity, &watched.latest, forecast, names));
             }
         }
         for watched in self.buckets.values_mut() {
             let severity = watched.severity(rule);
-            if let Some(raised) = watched.raise(severity, now) {
-                let age = now.saturating_sub(raised.since);
+            watched.raised = severity;
+            if severity > Severity::None {
                 let bucket = &watched.latest;
-                let of_namespace = findings.iter().filter(|port| port.netns == bucket.netns);
+                let of_namespace = incidents.iter().filter(|port| port.netns == bucket.netns);
                 let of_ports: u64 = of_namespace.map(|port| port.sockets).sum();
-                // A socket belongs to one finding.
+                // A socket belongs to one incident.
                 let sockets = bucket.time_wait.saturating_sub(of_ports);
-                findings.push(bucket_finding(severity, age, bucket, sockets));
+                incidents.push(bucket_incident(severity, bucket, sockets, names));
             }
         }
-        findings
+        for incident in &mut incidents {
+            incident.netns_name = name(names, incident.netns);
+        }
+        incidents
     }
 
     pub(crate) fn report(&self, rule: &PortRule) -> PortReport {

@@ -3,37 +3,17 @@
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::{CountRule, Endpoint, Finding, Owner, Per, Severity};
+use super::{CountRule, Endpoint, Owner, Per, Severity};
 use crate::tcp::{Evidence, Process, State};
+use crate::track::incident::{Identity, Incident, Kind, MOST_OWNERS, Whose};
 use crate::track::phrase::grouped;
 
-/// Owners that a finding names.
-const MOST_OWNERS: usize = 16;
-
-/// The findings of count rules that have not been cleared: they are only below 9/10 of their
+/// The incidents of count rules that have not been cleared: they are only below 9/10 of their
 /// threshold.
 #[derive(Debug, Default)]
 pub(crate) struct CountBoard {
-    raised: HashMap<(String, Group), Raised>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Raised {
-    severity: Severity,
-    since: Duration,
-}
-
-/// Whose sockets are added up.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Group {
-    Process(u32),
-    Unit(String),
-    Container(String),
-    /// In a namespace.
-    LocalPort(u32, u16),
-    Namespace(u32),
+    raised: HashMap<(String, Whose), Severity>,
 }
 
 /// The sockets of one group.
@@ -52,59 +32,55 @@ struct Sum {
     owners: BTreeMap<u32, Arc<Process>>,
 }
 
-/// What count rules found, and which of the sockets are whose.
+/// What count rules found.
 #[derive(Debug, Default)]
 pub(crate) struct Counted {
-    findings: Vec<Finding>,
-    /// By rule and group: the place of the finding.
-    places: HashMap<(usize, Group), usize>,
+    incidents: Vec<Incident>,
+    /// By rule and group: the place of the incident.
+    places: HashMap<(usize, Whose), usize>,
 }
 
 impl Counted {
     pub(crate) const fn is_empty(&self) -> bool {
-        self.findings.is_empty()
+        self.incidents.is_empty()
     }
 
-    /// Adds a socket to the first finding that it is counted for and whose state it is in, if there is
-    /// one. That is as bad as the worst of its sockets.
-    pub(crate) fn take(
-        &mut self,
+    /// The first incident that a socket is counted for and whose state it is in.
+    pub(crate) fn of(
+        &self,
         rules: &[CountRule],
         socket: &Evidence,
         owners: &[Owner],
-        severity: Severity,
-    ) -> bool {
+    ) -> Option<Identity> {
         for (number, rule) in rules.iter().enumerate() {
             if !rule.matcher.matches(socket, owners) {
                 continue;
             }
             for group in groups_of(rule.per, socket, owners) {
                 let place = self.places.get(&(number, group));
-                let finding = place.and_then(|place| self.findings.get_mut(*place));
-                if let Some(finding) = finding.filter(|finding| finding.state == socket.state) {
-                    finding.sockets += 1;
-                    finding.severity = severity.max(finding.severity);
-                    return true;
+                let incident = place.and_then(|place| self.incidents.get(*place));
+                if let Some(incident) = incident.filter(|found| found.state == socket.state) {
+                    return Some(incident.identity());
                 }
             }
         }
-        false
+        None
     }
 
-    pub(crate) fn into_findings(self) -> Vec<Finding> {
-        self.findings
+    /// Without the sockets, which their takers add.
+    pub(crate) fn into_incidents(self) -> Vec<Incident> {
+        self.incidents
     }
 }
 
-/// One finding for each rule and group with more sockets than the rule allows, without any socket of
+/// One incident for each rule and group with more sockets than the rule allows, without any socket of
 /// its own yet; sockets come with all their holders.
-pub(crate) fn count_findings(
+pub(crate) fn count_incidents(
     rules: &[CountRule],
     sockets: impl Iterator<Item = (impl Borrow<Evidence>, impl AsRef<[Owner]>)>,
     board: &mut CountBoard,
-    now: Duration,
 ) -> Counted {
-    let mut sums: Vec<BTreeMap<Group, Sum>> = rules.iter().map(|_| BTreeMap::new()).collect();
+    let mut sums: Vec<BTreeMap<Whose, Sum>> = rules.iter().map(|_| BTreeMap::new()).collect();
     for (socket, owners) in sockets {
         let (socket, owners) = (socket.borrow(), owners.as_ref());
         for (rule, sums) in rules.iter().zip(&mut sums) {
@@ -123,16 +99,13 @@ pub(crate) fn count_findings(
     for (number, (rule, sums)) in rules.iter().zip(sums).enumerate() {
         for (group, sum) in sums {
             let key = (rule.name.clone(), group);
-            let old = before.get(&key);
-            let was = old.map_or(Severity::None, |raised| raised.severity);
+            let was = before.get(&key).copied().unwrap_or(Severity::None);
             let severity = severity_of(rule, sum.sockets, was);
             if severity > Severity::None {
-                let since = old.map_or(now, |raised| raised.since);
                 let place = (number, key.1.clone());
-                counted.places.insert(place, counted.findings.len());
-                let finding = sum.finding(rule, &key.1, severity, now.saturating_sub(since));
-                counted.findings.push(finding);
-                board.raised.insert(key, Raised { severity, since });
+                counted.places.insert(place, counted.incidents.len());
+                counted.incidents.push(sum.incident(rule, &key.1, severity));
+                board.raised.insert(key, severity);
             }
         }
     }
@@ -140,16 +113,16 @@ pub(crate) fn count_findings(
 }
 
 /// Each group of that kind once, however many holders a socket has in it.
-fn groups_of(per: Per, socket: &Evidence, owners: &[Owner]) -> Vec<Group> {
+fn groups_of(per: Per, socket: &Evidence, owners: &[Owner]) -> Vec<Whose> {
     let of_owner = |owner: &Owner| match per {
-        Per::Process => Some(Group::Process(owner.process.pid)),
-        Per::Unit => owner.process.unit.clone().map(Group::Unit),
-        Per::Container => owner.process.container.clone().map(Group::Container),
+        Per::Process => Some(Whose::Process(owner.process.pid)),
+        Per::Unit => owner.process.unit.clone().map(Whose::Unit),
+        Per::Container => owner.process.container.clone().map(Whose::Container),
         Per::LocalPort | Per::Namespace => None,
     };
-    let mut groups: Vec<Group> = match per {
-        Per::LocalPort => vec![Group::LocalPort(socket.netns, socket.local.port())],
-        Per::Namespace => vec![Group::Namespace(socket.netns)],
+    let mut groups: Vec<Whose> = match per {
+        Per::LocalPort => vec![Whose::LocalPort(socket.netns, socket.local.port())],
+        Per::Namespace => vec![Whose::Namespace(socket.netns)],
         Per::Process | Per::Unit | Per::Container => owners.iter().filter_map(of_owner).collect(),
     };
     groups.sort_unstable();
@@ -172,7 +145,7 @@ fn severity_of(rule: &CountRule, sockets: u64, was: Severity) -> Severity {
     }
 }
 
-impl Group {
+impl Whose {
     /// Whether a holder of one of its sockets belongs to it.
     fn has(&self, owner: &Owner) -> bool {
         let Process {
@@ -186,6 +159,7 @@ impl Group {
             Self::Unit(own) => unit.as_ref() == Some(own),
             Self::Container(own) => container.as_ref() == Some(own),
             Self::LocalPort(..) | Self::Namespace(_) => true,
+            Self::Nobody => false,
         }
     }
 
@@ -199,6 +173,7 @@ impl Group {
             Self::Container(container) => format!("container {container}"),
             Self::LocalPort(_, port) => format!("local port {port}"),
             Self::Namespace(netns) => format!("namespace {netns}"),
+            Self::Nobody => "nobody".to_owned(),
         }
     }
 }
@@ -246,13 +221,7 @@ impl Sum {
             .map_or(State::Close, |(state, _)| state)
     }
 
-    fn finding(
-        &self,
-        rule: &CountRule,
-        group: &Group,
-        severity: Severity,
-        age: Duration,
-    ) -> Finding {
+    fn incident(&self, rule: &CountRule, group: &Whose, severity: Severity) -> Incident {
         let threshold = match severity {
             Severity::Critical => rule.critical,
             Severity::Warning | Severity::None => rule.warning,
@@ -263,24 +232,26 @@ impl Sum {
             fd: None,
         });
         let state = self.state();
-        Finding {
-            age_seconds: age.as_secs_f64(),
+        Incident {
+            rule: rule.name.clone(),
+            whose: group.clone(),
             local: endpoint(self.local_port),
             remote: endpoint(self.remote_port),
             recv_queue_bytes: self.unread_bytes,
             send_queue_bytes: self.unacked_bytes,
             retransmits: self.retransmits,
-            group: Some(format!("{group:?}")),
             owners: owners.collect(),
             reason: self.reason(group, threshold),
             advice: format!(
-                "`tcplinger explain {state}` tells what keeps sockets there and what ends it"
+                "`tcplinger explain {state}` tells what keeps sockets there and what ends it; the \
+                 thresholds are those of the rule {:?}: `tcplinger stuck --rules`",
+                rule.name
             ),
-            ..Finding::of_group(severity, &rule.name, state, self.netns)
+            ..Incident::new(Kind::Count, severity, state, self.netns)
         }
     }
 
-    fn reason(&self, group: &Group, threshold: u64) -> String {
+    fn reason(&self, group: &Whose, threshold: u64) -> String {
         let (name, sockets) = (group.name(self), grouped(self.sockets));
         let noun = if self.sockets == 1 {
             "socket"

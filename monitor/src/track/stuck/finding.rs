@@ -1,4 +1,4 @@
-//! A verdict on one socket, or on a group of them, with everything that explains it.
+//! A verdict on one socket, with everything that explains it.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -12,10 +12,13 @@ use crate::tcp::{Process, State};
 use crate::track::phrase::rendered;
 
 /// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Severity {
     /// It lingers, and that is all.
+    #[default]
     None,
     Warning,
     Critical,
@@ -29,51 +32,47 @@ pub(crate) struct Age {
     pub(crate) is_lower_bound: bool,
 }
 
-/// One finding, as every output shows it; its JSON form is the documented one. Text of other
-/// processes in it is raw: escape it.
+/// The verdict on one socket; its JSON form is the documented one. Text of other processes in it is
+/// raw: escape it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Finding {
     pub(crate) severity: Severity,
-    /// `default`, the name of a configured rule, `leak`, `ephemeral_ports` or `time_wait_buckets`.
+    /// `default`, or the name of a configured rule.
     pub(crate) rule: String,
     #[serde(serialize_with = "name_of", deserialize_with = "state_named")]
     pub(crate) state: State,
-    /// Of a group: since when it was found to be one.
     pub(crate) age_seconds: f64,
     pub(crate) age_is_lower_bound: bool,
-    pub(crate) local: Endpoint,
-    pub(crate) remote: Endpoint,
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
     /// An MPTCP connection, and not a TCP socket below one.
     #[serde(rename = "mptcp", default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) is_mptcp: bool,
     /// Inode number.
     pub(crate) netns: u32,
-    /// None for a group, and where only /proc/net could be asked.
+    /// None where only /proc/net could be asked.
     pub(crate) cookie: Option<u64>,
-    /// Sockets that it is about: 1, or the group's.
+    /// Always 1: lists of incidents have the same field.
     pub(crate) sockets: u64,
-    /// Not read by the application; of a group, all together.
+    /// Not read by the application.
     pub(crate) recv_queue_bytes: u64,
-    /// Not acknowledged by the peer, likewise.
+    /// Not acknowledged by the peer.
     pub(crate) send_queue_bytes: u64,
-    /// In a row, without an answer; of a group, the most.
+    /// In a row, without an answer.
     pub(crate) retransmits: u64,
     /// The timer that runs: `retransmit`, `keepalive`, `time_wait` or `probe`.
     pub(crate) timer: Option<String>,
     pub(crate) timer_expires_seconds: Option<f64>,
     pub(crate) last_data_sent_seconds: Option<f64>,
     pub(crate) last_data_received_seconds: Option<f64>,
-    /// Growth of a leak, or of the ports in use, per second.
+    /// Of incidents; null here, for who reads both lists.
     pub(crate) rate_per_second: Option<f64>,
-    /// Until the process meets its file limit, or the ports run out, at that rate.
+    /// Likewise.
     pub(crate) exhausted_in_seconds: Option<f64>,
     /// Every process that holds it; empty where none does.
     pub(crate) owners: Vec<Owner>,
     /// No process holds it any more: `close()` was called, or the process is gone.
     pub(crate) is_orphaned: bool,
-    /// What a count rule adds up: tells its findings apart.
-    #[serde(skip)]
-    pub(crate) group: Option<String>,
     /// What keeps it where it is, in one sentence that follows from the above.
     pub(crate) reason: String,
     /// What the reason is made from once more when it is shown later; empty where nothing in it moves.
@@ -119,13 +118,9 @@ struct OwnerForm {
     comm: String,
     fd: Option<u32>,
     uid: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     exe: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     unit: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     container: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pod: Option<String>,
     open_files: Option<u64>,
     file_limit: Option<u64>,
@@ -171,7 +166,7 @@ impl<'de> Deserialize<'de> for Owner {
 }
 
 /// One end of a socket, or of a group of sockets: `*` for any.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Endpoint {
     Any,
     /// `*:8080`.
@@ -232,11 +227,11 @@ impl<'de> Deserialize<'de> for Endpoint {
     clippy::trivially_copy_pass_by_ref,
     reason = "the signature that serde calls"
 )]
-pub(super) fn name_of<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn name_of<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(state.name())
 }
 
-pub(super) fn state_named<'de, D: Deserializer<'de>>(deserializer: D) -> Result<State, D::Error> {
+pub(crate) fn state_named<'de, D: Deserializer<'de>>(deserializer: D) -> Result<State, D::Error> {
     let name = String::deserialize(deserializer)?;
     name.parse().map_err(de::Error::custom)
 }

@@ -32,7 +32,7 @@ pub(crate) fn evidence(state: State) -> Evidence {
     }
 }
 
-pub(super) fn owner(comm: &str) -> Owner {
+pub(crate) fn owner(comm: &str) -> Owner {
     let process = Process {
         pid: 12,
         comm: comm.to_owned(),
@@ -46,7 +46,7 @@ pub(super) fn owner(comm: &str) -> Owner {
     }
 }
 
-pub(super) const fn age(seconds: u64) -> Age {
+pub(crate) const fn age(seconds: u64) -> Age {
     Age {
         span: Duration::from_secs(seconds),
         is_lower_bound: false,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Age, Case, Owner, connect_timeout, orphan_timeout};
 use crate::tcp::{Evidence, State, Timer};
+use crate::track::incident::{Cause, ss_state};
 use crate::track::phrase::{Bytes, Moving, Span};
 
 /// The kernel counts from the start of the connection where no data ever moved, in ticks, and was
@@ -56,36 +57,59 @@ fn of_state(case: &Case<'_>) -> String {
     }
 }
 
-/// One line: what the operator should look at or change.
-pub(super) fn advice(case: &Case<'_>) -> String {
-    let remote = case.evidence.remote;
-    match case.evidence.state {
+/// What tells its cause from others, as far as the sockets of an incident must share it.
+pub(crate) fn cause(case: &Case<'_>) -> Cause {
+    let evidence = case.evidence;
+    let is_unheld = case.owners.is_empty();
+    match evidence.state {
+        State::SynSent | State::SynRecv => Cause::Unanswered,
+        State::CloseWait if case.is_unaccepted => Cause::NotAccepted,
+        State::CloseWait | State::FinWait2 if is_unheld && !case.is_orphaned() => {
+            Cause::NoDescriptor
+        }
+        State::CloseWait if evidence.has_read_end() => Cause::NotClosed,
+        State::CloseWait => Cause::NotRead,
+        State::FinWait2 if case.is_orphaned() => Cause::Orphaned,
+        State::FinWait2 => Cause::HalfClosed,
+        State::FinWait1 | State::LastAck | State::Closing if is_unread(evidence) => {
+            Cause::PeerDoesNotRead
+        }
+        State::FinWait1 | State::LastAck | State::Closing => Cause::Unacknowledged,
+        _ => Cause::Other,
+    }
+}
+
+/// What the operator should look at or change: at most three steps. `list` is the command that lists the
+/// sockets, `enter` stands before a command to run it in their namespace.
+pub(crate) fn advice(case: &Case<'_>, list: &str, enter: &str) -> String {
+    let evidence = case.evidence;
+    let remote = evidence.remote;
+    let port = evidence.local.port();
+    let listed = format!("list them: `{list}`");
+    let capture = capture(evidence, enter);
+    match evidence.state {
         State::SynSent => format!(
-            "check that {remote} is the right address, that its host is up, and that no firewall \
-             drops the SYN or the answer: {}; the application may bound the wait with a timeout of \
-             its own or TCP_SYNCNT",
-            capture(case.evidence),
+            "check that {remote} is the right address and that its host is up; see whether an answer \
+             comes, or a firewall drops it: {capture}; bound the wait in the application, by a timeout \
+             of its own or TCP_SYNCNT"
         ),
         State::SynRecv => format!(
-            "check the way back to {remote} (routes, firewalls): {}; very many from changing \
-             addresses are a SYN flood, against which tcp_syncookies helps",
-            capture(case.evidence),
+            "check the way back to {remote} (routes, firewalls): {capture}; very many from changing \
+             addresses are a SYN flood, against which tcp_syncookies helps"
         ),
         State::CloseWait if case.is_unaccepted => format!(
-            "find out why the listener's process does not call accept(): {}; see the backlog with \
-             `ss -ltn sport = :{}`",
-            look_into(case),
-            case.evidence.local.port(),
+            "see the backlog: `{enter}ss -ltn 'sport = :{port}'`; find out why the listener's process \
+             does not call accept(): {}",
+            look_into(case, &listed),
         ),
-        State::CloseWait if case.evidence.inode == 0 => format!(
-            "see whether a listener has connections waiting for accept(): `ss -ltn sport = :{}`; no \
-             sysctl bounds CLOSE_WAIT",
-            case.evidence.local.port(),
+        State::CloseWait if evidence.inode == 0 => format!(
+            "see whether a listener has connections waiting for accept(): `{enter}ss -ltn 'sport = \
+             :{port}'`; no sysctl bounds CLOSE_WAIT"
         ),
         State::CloseWait => format!(
-            "find the missing close(): {}; no sysctl bounds CLOSE_WAIT: the process must close, \
-             or be restarted",
-            look_into(case),
+            "{listed}; find the missing close(): {}; the process must close, or be restarted: no sysctl \
+             bounds CLOSE_WAIT",
+            look_into(case, "it is in the application"),
         ),
         State::FinWait2 if case.is_orphaned() => {
             "nothing: the kernel ends it by itself; where there are many, find out why the peers \
@@ -93,13 +117,23 @@ pub(super) fn advice(case: &Case<'_>) -> String {
                 .to_owned()
         }
         State::FinWait2 => format!(
-            "call close() instead of shutdown() alone, or bound the wait for the peer's end: {}; \
-             SO_KEEPALIVE notices a peer that is gone",
-            look_into(case),
+            "{listed}; call close() instead of shutdown() alone, or bound the wait for the peer's end: \
+             {}; SO_KEEPALIVE notices a peer that is gone",
+            look_into(case, "it is in the application"),
         ),
-        State::FinWait1 | State::LastAck | State::Closing => unacknowledged(case),
+        State::FinWait1 | State::LastAck | State::Closing => {
+            unacknowledged(case, &capture, &listed)
+        }
         _ => "nothing: it does not linger".to_owned(),
     }
+}
+
+/// What lists just this socket.
+pub(super) fn list_one(evidence: &Evidence, enter: &str) -> String {
+    let Evidence { local, remote, .. } = evidence;
+    let flags = if evidence.is_mptcp { "-Mnep" } else { "-tnep" };
+    let state = ss_state(evidence.state);
+    format!("{enter}ss {flags} state {state} 'src {local} and dst {remote}'")
 }
 
 fn close_wait(case: &Case<'_>, ago: &str) -> String {
@@ -230,7 +264,7 @@ fn is_unread(evidence: &Evidence) -> bool {
 }
 
 /// Advice for a FIN without an acknowledgement.
-fn unacknowledged(case: &Case<'_>) -> String {
+fn unacknowledged(case: &Case<'_>, capture: &str, listed: &str) -> String {
     let evidence = case.evidence;
     let remote = evidence.remote;
     let is_draining = evidence.unacked_bytes() > 0 && !evidence.is_retransmitting();
@@ -239,18 +273,13 @@ fn unacknowledged(case: &Case<'_>) -> String {
     } else if is_draining && case.idle() < case.ages.warning {
         "nothing while data still moves: the peer reads slowly, or the way to it is slow".to_owned()
     } else {
-        format!(
-            "check the host of {remote} and the way there and back: {}",
-            capture(evidence)
-        )
+        format!("check the host of {remote} and the way there and back: {capture}")
     };
     if case.is_orphaned() {
         format!("{look}; {}", end_of_orphan(case))
     } else {
-        format!(
-            "{look}; TCP_USER_TIMEOUT bounds the wait: {}",
-            look_into(case)
-        )
+        let holder = look_into(case, "no process was found that holds it");
+        format!("{listed}; {look}; TCP_USER_TIMEOUT bounds the wait: {holder}")
     }
 }
 
@@ -268,53 +297,29 @@ fn end_of_orphan(case: &Case<'_>) -> String {
     }
 }
 
-/// For `ss`: exact, so that it shows no other socket.
-fn filter(evidence: &Evidence) -> String {
-    let state = match evidence.state {
-        State::FinWait1 => "fin-wait-1".to_owned(),
-        State::FinWait2 => "fin-wait-2".to_owned(),
-        state => state.name().replace('_', "-"),
-    };
-    let Evidence { local, remote, .. } = evidence;
-    format!("state {state} src {local} dst {remote}")
-}
-
-fn capture(evidence: &Evidence) -> String {
+fn capture(evidence: &Evidence, enter: &str) -> String {
     let remote = evidence.remote;
     let (host, port) = (remote.ip().to_canonical(), remote.port());
-    format!("`tcpdump -ni any host {host} and tcp port {port}`")
+    format!("`{enter}tcpdump -ni any host {host} and tcp port {port}`")
 }
 
 /// Where to look for the code that holds the socket, or its listener.
-fn look_into(case: &Case<'_>) -> String {
+fn look_into(case: &Case<'_>, without: &str) -> String {
     let Some((Owner { process, fd }, others)) = case.owners.split_first() else {
-        let shown = filter(case.evidence);
-        return if case.is_unaccepted {
-            "no process was found to have it open".to_owned()
-        } else {
-            let flags = if case.evidence.is_mptcp {
-                "-Mne"
-            } else {
-                "-tne"
-            };
-            format!("`ss {flags} {shown}` shows its uid, inode and cgroup")
-        };
+        return without.to_owned();
     };
     let pid = process.pid;
-    let stacks = format!(
-        "`cat /proc/{pid}/task/*/stack` shows where its threads wait (a debugger shows the code, but \
-         stops the process meanwhile)"
-    );
     let first = match fd {
-        Some(fd) => format!("pid {pid}, descriptor {fd}: `ls -l /proc/{pid}/fd/{fd}`, {stacks}"),
-        None => format!("pid {pid}: {stacks}"),
+        Some(fd) => format!("pid {pid}, descriptor {fd}"),
+        None => format!("pid {pid}"),
     };
-    match others.len() {
-        0 => first,
-        _ if case.is_unaccepted => first,
-        1 => format!("{first}; one more descriptor holds it, and it ends with the last"),
-        more => format!("{first}; {more} more descriptors hold it, and it ends with the last"),
-    }
+    let others = match others.len() {
+        0 => String::new(),
+        _ if case.is_unaccepted => String::new(),
+        1 => ", and one more descriptor".to_owned(),
+        more => format!(", and {more} more descriptors"),
+    };
+    format!("{first}{others} (`cat /proc/{pid}/task/*/stack` shows where its threads wait)")
 }
 
 /// When the state was entered.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::reason::{advice, template};
-use super::{Age, Ages, Endpoint, Finding, Owner, Rules, Severity};
+use super::reason::{advice, list_one, template};
+use super::{Age, Ages, Finding, Owner, Rules, Severity};
 use crate::tcp::{Evidence, Limits, State, Timer};
 use crate::track::phrase::rendered;
 
@@ -22,6 +22,8 @@ pub(crate) struct Case<'a> {
     pub(crate) limits: &'a Limits,
     /// Those of its state, where no rule decides (`threshold`).
     pub(crate) ages: Ages,
+    /// Stands before a command to run it in the socket's namespace.
+    pub(crate) enter: &'a str,
 }
 
 impl Case<'_> {
@@ -77,8 +79,8 @@ impl Rules {
             state,
             age_seconds: case.age.span.as_secs_f64(),
             age_is_lower_bound: case.age.is_lower_bound,
-            local: Endpoint::Socket(evidence.local),
-            remote: Endpoint::Socket(evidence.remote),
+            local: evidence.local,
+            remote: evidence.remote,
             is_mptcp: evidence.is_mptcp,
             netns: evidence.netns,
             cookie: Some(evidence.cookie).filter(|cookie| *cookie != 0),
@@ -94,10 +96,9 @@ impl Rules {
             exhausted_in_seconds: None,
             owners: case.owners.to_vec(),
             is_orphaned: case.is_orphaned(),
-            group: None,
             reason: rendered(&template, Duration::ZERO),
             template,
-            advice: advice(case),
+            advice: advice(case, &list_one(evidence, case.enter), case.enter),
         }
     }
 
@@ -154,6 +155,7 @@ mod tests {
             is_unaccepted: false,
             limits: &limits,
             ages: threshold(rules, evidence.state, &limits).ages,
+            enter: "",
         })
     }
 

@@ -108,9 +108,14 @@ impl Browser {
 
     /// A window of this width, and `light` or `dark`.
     pub(crate) fn look(&self, width: u32, scheme: &str) {
+        self.look_at(width, 844, scheme);
+    }
+
+    /// The same, of this height.
+    pub(crate) fn look_at(&self, width: u32, height: u32, scheme: &str) {
         self.devtools(
             "Emulation.setDeviceMetricsOverride",
-            &json!({ "width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 600 }),
+            &json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600 }),
         );
         let feature = json!({ "name": "prefers-color-scheme", "value": scheme });
         self.devtools(

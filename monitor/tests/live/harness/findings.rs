@@ -67,7 +67,7 @@ impl Moment {
     }
 }
 
-/// What `stuck --format json` listed.
+/// What `stuck --each --format json` listed.
 pub(crate) struct List {
     pub(crate) findings: Vec<Value>,
     /// When it was asked.
@@ -108,10 +108,10 @@ impl List {
     }
 }
 
-/// `stuck` of one namespace, without a daemon.
+/// The single sockets that are stuck in one namespace, without a daemon.
 pub(crate) fn stuck_by_kernel(netns: &Netns, arguments: &str) -> List {
     List::of(&mut tcplinger(&format!(
-        "stuck --format json --source kernel --netns {} {arguments}",
+        "stuck --each --format json --source kernel --netns {} {arguments}",
         netns.inode()
     )))
 }
@@ -130,10 +130,10 @@ impl Daemon {
         command
     }
 
-    /// `stuck` of one namespace.
+    /// The single sockets that are stuck in one namespace.
     pub(crate) fn stuck(&self, netns: &Netns, arguments: &str) -> List {
         List::of(&mut self.command(&format!(
-            "stuck --format json --source daemon --netns {} {arguments}",
+            "stuck --each --format json --source daemon --netns {} {arguments}",
             netns.inode()
         )))
     }

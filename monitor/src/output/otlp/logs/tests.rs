@@ -4,6 +4,7 @@ use std::sync::Arc;
 use super::*;
 use crate::output::fixture::CLOCK;
 use crate::tcp::{Process, State};
+use crate::track::{Cause, Kind};
 
 fn notice(event: Change, severity: Severity) -> Notice {
     let process = Process {
@@ -23,14 +24,23 @@ fn notice(event: Change, severity: Severity) -> Notice {
     Notice {
         event,
         ktime_ns: 678_901_234,
-        finding: Finding {
+        incident: Incident {
+            rule: "default".to_owned(),
             local: Endpoint::Socket("192.0.2.1:8080".parse().unwrap()),
             remote: Endpoint::Socket("198.51.100.7:51234".parse().unwrap()),
-            cookie: Some(u64::MAX),
-            age_seconds: 61.5,
+            oldest_seconds: Some(61.5),
+            netns_name: Some("sh\x1bop".to_owned()),
             owners: vec![owner(Some(17)), owner(None)],
             reason: "sh\x1bop has not called close()".to_owned(),
-            ..Finding::of_group(severity, "default", State::FinWait2, 7)
+            ..Incident::new(
+                Kind::Sockets {
+                    cause: Cause::HalfClosed,
+                    mptcp: false,
+                },
+                severity,
+                State::FinWait2,
+                7,
+            )
         },
     }
 }
@@ -96,8 +106,9 @@ fn a_socket_has_conventional_names() {
         ("tcplinger.fd", Value::IntValue(17)),
         ("tcplinger.severity", text("warning")),
         ("tcplinger.state", text("fin_wait2")),
-        ("tcplinger.age_seconds", Value::DoubleValue(61.5)),
-        ("tcplinger.cookie", text("18446744073709551615")),
+        ("tcplinger.kind", text("sockets")),
+        ("tcplinger.oldest_seconds", Value::DoubleValue(61.5)),
+        ("tcplinger.netns_name", text(r"sh\x1bop")),
         ("tcplinger.owners", Value::IntValue(2)),
     ] {
         assert_eq!(all.get(key), Some(&value), "{key}");
@@ -106,12 +117,11 @@ fn a_socket_has_conventional_names() {
 
 #[test]
 fn a_group_has_no_ends_and_no_owner() {
-    let group = Finding::of_group(Severity::Warning, "leak", State::CloseWait, 7);
     let all = attributes_of(&Notice {
-        finding: Finding {
+        incident: Incident {
+            rule: "default".to_owned(),
             local: Endpoint::Port(8080),
-            remote: Endpoint::Any,
-            ..group
+            ..Incident::new(Kind::Leak, Severity::Warning, State::CloseWait, 7)
         },
         ..notice(Change::Raised, Severity::Warning)
     });
@@ -121,7 +131,7 @@ fn a_group_has_no_ends_and_no_owner() {
         "network.local.address",
         "network.peer.port",
         "process.pid",
-        "tcplinger.cookie",
+        "tcplinger.netns_name",
     ] {
         assert_eq!(all.get(absent), None, "{absent}");
     }

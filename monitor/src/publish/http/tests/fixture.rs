@@ -14,8 +14,10 @@ use super::super::{Server, listen};
 use crate::clock::monotonic;
 use crate::publish::shared::Shared;
 use crate::tcp::{Counts, State};
-use crate::track::stuck::{Change, Finding, Notice, Severity};
-use crate::track::{NamespaceSummary, Outlets, OwnerName, Owners, Sample, Stuck, Summary};
+use crate::track::stuck::Severity;
+use crate::track::{
+    Change, Incident, NamespaceSummary, Notice, Outlets, OwnerName, Owners, Sample, Stuck, Summary,
+};
 
 /// A server on a port of its own.
 pub(super) struct Running {
@@ -131,17 +133,17 @@ fn counts(of: &[(State, u64)]) -> Counts {
     counts
 }
 
-/// A leak of a process with a hostile name.
-pub(super) fn finding(severity: &str, age_seconds: f64) -> Finding {
+/// Sockets of a process with a hostile name.
+pub(super) fn incident(severity: &str, oldest_seconds: f64) -> Incident {
     let form = json!({
-        "severity": severity, "rule": "default", "state": "close_wait", "age_seconds": age_seconds,
-        "age_is_lower_bound": false, "local": "127.0.0.1:80", "remote": "127.0.0.1:4711",
-        "netns": 7, "cookie": 42, "sockets": 1, "recv_queue_bytes": 1, "send_queue_bytes": 0,
-        "retransmits": 0, "timer": null, "timer_expires_seconds": null,
-        "last_data_sent_seconds": null, "last_data_received_seconds": null,
-        "rate_per_second": null, "exhausted_in_seconds": null,
+        "kind": "sockets", "cause": "not_closed", "mptcp": false, "severity": severity,
+        "rule": "default", "state": "close_wait", "netns": 7, "netns_name": null,
+        "whose": {"process": 9}, "sockets": 3, "oldest_seconds": oldest_seconds,
+        "age_is_lower_bound": false, "rate_per_second": null, "exhausted_in_seconds": null,
+        "local": "*:80", "remote": "*", "recv_queue_bytes": 1, "send_queue_bytes": 0,
+        "retransmits": 0, "is_orphaned": false,
         "owners": [{"pid": 9, "comm": HOSTILE, "fd": 3, "uid": 0, "open_files": 1, "file_limit": 2}],
-        "is_orphaned": false, "reason": "it waits", "advice": "close it"
+        "reason": "it waits", "advice": "close it", "examples": []
     });
     serde_json::from_value(form).unwrap()
 }
@@ -153,7 +155,7 @@ pub(super) fn notice(event: Change) -> Notice {
     Notice {
         event,
         ktime_ns: 1_000_000_000,
-        finding: finding("warning", 61.0),
+        incident: incident("warning", 61.0),
     }
 }
 
@@ -183,12 +185,10 @@ pub(super) fn sample() -> Sample {
         stuck: Stuck {
             sockets: BTreeMap::from(stuck),
             raised: vec![
-                (finding("warning", 61.0), looked_at),
-                (finding("critical", 5.0), taken),
-                (finding("warning", 100.0), taken),
+                (incident("critical", 5.0), taken),
+                (incident("warning", 61.0), looked_at),
             ]
             .into(),
-            unannounced: 12,
             ..Stuck::default()
         },
         owners: Arc::new(Owners {

@@ -43,30 +43,18 @@ fn status_is_that_of_the_verb_and_more() {
 }
 
 #[test]
-fn stuck_has_the_worst_first_and_ages_of_now() {
+fn stuck_has_the_order_of_the_incidents_and_ages_of_now() {
     let stuck = Running::with_sample().get("/api/v1/stuck").json();
-    assert_eq!(stuck["unannounced"], 12);
-    let findings = stuck["findings"].as_array().unwrap();
-    let told = findings.iter().map(|finding| {
-        let age = finding["age_seconds"].as_f64().unwrap();
-        (finding["severity"].as_str().unwrap(), age)
+    let incidents = stuck["incidents"].as_array().unwrap();
+    let told = incidents.iter().map(|incident| {
+        let oldest = incident["oldest_seconds"].as_f64().unwrap();
+        (incident["severity"].as_str().unwrap(), oldest)
     });
-    let expected = [("critical", 5.0), ("warning", 100.0), ("warning", 63.0)];
+    let expected = [("critical", 5.0), ("warning", 63.0)];
     assert_eq!(told.collect::<Vec<_>>(), expected);
-    assert_eq!(findings[0]["owners"][0]["comm"], HOSTILE);
-}
-
-#[test]
-fn of_many_owners_the_first_are_named() {
-    let running = Running::new();
-    let mut sample = sample();
-    let (mut finding, looked_at) = sample.stuck.raised[0].clone();
-    finding.owners = vec![finding.owners[0].clone(); 1_000];
-    sample.stuck.raised = vec![(finding, looked_at)].into();
-    running.shared.publish(sample);
-    let stuck = running.get("/api/v1/stuck").json();
-    let owners = stuck["findings"][0]["owners"].as_array().unwrap();
-    assert_eq!(owners.len(), 32);
+    assert_eq!(incidents[0]["owners"][0]["comm"], HOSTILE);
+    assert_eq!(incidents[0]["kind"], "sockets");
+    assert!(incidents[0]["owners"][0]["unit"].is_null());
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::net::TcpStream;
 use serde_json::Value;
 
 use super::fixture::{HOSTILE, Running, local, notice, sample};
+use crate::track::Change;
 use crate::track::Sink;
-use crate::track::stuck::Change;
 
 /// An open stream.
 struct Stream(BufReader<TcpStream>);
@@ -82,19 +82,6 @@ fn findings_come_as_they_change() {
         assert!(told["time"].as_str().unwrap().starts_with("2026-"));
     }
     assert_eq!(running.outlets().exported[Sink::Events as usize], 2);
-}
-
-#[test]
-fn of_many_owners_the_first_are_told() {
-    let running = Running::with_sample();
-    let mut stream = Stream::open(&running);
-    stream.next();
-    let mut notice = notice(Change::Raised);
-    let owner = notice.finding.owners[0].clone();
-    notice.finding.owners = vec![owner; 1_000];
-    running.shared.announce([notice].iter());
-    let told = stream.next_of("finding");
-    assert_eq!(told["owners"].as_array().unwrap().len(), 32);
 }
 
 /// A client is told of each finding, or that it missed it.

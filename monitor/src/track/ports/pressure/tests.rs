@@ -51,7 +51,7 @@ fn severities(used: &[u32]) -> Vec<Severity> {
     };
     let mut severity = |(second, used): (u64, &u32)| {
         pressure.observe(at(second), usage(7, vec![port(2, *used)]));
-        let findings = pressure.findings(&rule, at(second));
+        let findings = pressure.incidents(&rule, &Names::default());
         findings.first().map_or(Severity::None, |one| one.severity)
     };
     (0..).zip(used).map(&mut severity).collect()
@@ -70,7 +70,9 @@ fn exhaustion_is_foretold_from_the_growth() {
     let row = pressure.report(&PortRule::default()).ports.remove(0);
     assert_eq!(row.rate_per_second, Some(50.0));
     assert_eq!(row.exhausted_in_seconds, Some(8.0));
-    let found = pressure.findings(&PortRule::default(), at(10)).remove(0);
+    let found = pressure
+        .incidents(&PortRule::default(), &Names::default())
+        .remove(0);
     assert_eq!(found.severity, Severity::Warning);
     assert_eq!(
         found.reason,
@@ -79,10 +81,12 @@ fn exhaustion_is_foretold_from_the_growth() {
     );
     assert_eq!(found.local.to_string(), "10.0.0.1:*");
     pressure.observe(at(18), usage(7, vec![port(2, 1_000)]));
-    let found = pressure.findings(&PortRule::default(), at(18)).remove(0);
+    let found = pressure
+        .incidents(&PortRule::default(), &Names::default())
+        .remove(0);
     assert_eq!(found.severity, Severity::Critical);
     assert_eq!(found.exhausted_in_seconds, Some(0.0));
-    assert_eq!(Duration::from_secs_f64(found.age_seconds), at(8));
+    assert_eq!(found.oldest_seconds, None);
     assert!(
         found
             .reason
@@ -95,7 +99,7 @@ fn foretold(before: PortUse, after: PortUse) -> (Option<f64>, Vec<Severity>) {
     let mut pressure = Pressure::default();
     pressure.observe(at(0), usage(7, vec![before]));
     pressure.observe(at(1), usage(7, vec![after]));
-    let findings = pressure.findings(&PortRule::default(), at(1));
+    let findings = pressure.incidents(&PortRule::default(), &Names::default());
     let row = pressure.report(&PortRule::default()).ports.remove(0);
     let severities = findings.iter().map(|one| one.severity);
     (row.exhausted_in_seconds, severities.collect())
@@ -151,7 +155,10 @@ fn growth_below_half_of_the_range_is_no_finding() {
     for (second, used) in [(0, 0), (1, 499)] {
         pressure.observe(at(second), usage(7, vec![port(2, used)]));
     }
-    assert_eq!(pressure.findings(&PortRule::default(), at(1)), []);
+    assert_eq!(
+        pressure.incidents(&PortRule::default(), &Names::default()),
+        []
+    );
 }
 
 #[test]
@@ -215,7 +222,7 @@ fn buckets_are_critical_while_they_overflow() {
             ..Limits::default()
         };
         pressure.observe_buckets(at(second), &minisockets(count), &limits);
-        let findings = pressure.findings(&PortRule::default(), at(second));
+        let findings = pressure.incidents(&PortRule::default(), &Names::default());
         findings
             .into_iter()
             .next()
@@ -243,7 +250,10 @@ fn no_buckets_at_all_are_not_divided_by() {
     };
     pressure.observe_buckets(at(0), &minisockets(0), &limits);
     assert!(pressure.report(&PortRule::default()).buckets[0].ratio.abs() < 1e-9);
-    assert_eq!(pressure.findings(&PortRule::default(), at(0)), []);
+    assert_eq!(
+        pressure.incidents(&PortRule::default(), &Names::default()),
+        []
+    );
 }
 
 #[test]
@@ -251,7 +261,7 @@ fn advice_is_never_wrong() {
     let mut pressure = Pressure::default();
     pressure.observe(at(0), usage(7, vec![port(2, 1_000)]));
     pressure.observe_buckets(at(0), &minisockets(131_072), &Limits::default());
-    let findings = pressure.findings(&PortRule::default(), at(0));
+    let findings = pressure.incidents(&PortRule::default(), &Names::default());
     assert_eq!(findings.len(), 2);
     // Those of the ports are not counted again.
     let of_ports = u64::from(port(2, 1_000).time_wait) + u64::from(port(2, 1_000).reusable);
@@ -274,7 +284,7 @@ fn reuse_is_advised_where_it_is_off_and_can_work() {
             ..port(2, 1_000)
         };
         pressure.observe(at(0), usage(7, vec![port]));
-        let mut findings = pressure.findings(&PortRule::default(), at(0));
+        let mut findings = pressure.incidents(&PortRule::default(), &Names::default());
         findings.remove(0).advice
     };
     let has =
@@ -326,7 +336,7 @@ fn what_is_not_looked_at_any_more_is_no_longer_shown_unless_it_is_raised() {
         pressure.observe_buckets(at(0), &usage(netns, Vec::new()), &all);
         pressure.observe(at(0), usage(netns, vec![port(2, used)]));
     }
-    assert_eq!(pressure.findings(&rule, at(0)).len(), 1);
+    assert_eq!(pressure.incidents(&rule, &Names::default()).len(), 1);
     assert!(!pressure.retain(at(119), none));
     assert_eq!(
         (

@@ -49,15 +49,23 @@ fn rule(per: Per, warning: u64, critical: u64) -> CountRule {
     }
 }
 
-fn found(rule: CountRule, sockets: &[(Evidence, Vec<Owner>)]) -> Vec<Finding> {
+fn found(rule: CountRule, sockets: &[(Evidence, Vec<Owner>)]) -> Vec<Incident> {
     let all = sockets.iter().map(|(socket, owners)| (socket, &owners[..]));
     let mut board = CountBoard::default();
     let rules = [rule];
-    let mut counted = count_findings(&rules, all, &mut board, Duration::ZERO);
+    let counted = count_incidents(&rules, all, &mut board);
+    let mut taken: HashMap<Identity, u64> = HashMap::new();
     for (socket, owners) in sockets {
-        counted.take(&rules, socket, owners, Severity::None);
+        if let Some(identity) = counted.of(&rules, socket, owners) {
+            *taken.entry(identity).or_default() += 1;
+        }
     }
-    counted.into_findings()
+    let mut found = counted.into_incidents();
+    for incident in &mut found {
+        incident.sockets = taken.remove(&incident.identity()).unwrap_or_default();
+    }
+    assert!(taken.is_empty());
+    found
 }
 
 #[test]
@@ -133,19 +141,18 @@ fn only_what_matches_counts() {
     assert_eq!(found(rule, &sockets)[0].sockets, 1);
 }
 
-/// What is found with so many sockets, one round after the other; the age in rounds.
-fn rounds(rule: &CountRule, counts: &[u64]) -> Vec<(Severity, f64)> {
+/// What is found with these numbers of sockets, one round after the other.
+fn rounds(rule: &CountRule, counts: &[u64]) -> Vec<Severity> {
     let mut board = CountBoard::default();
     let one = socket(7, 80, State::CloseWait);
-    let mut round = |(second, count): (u64, &u64)| {
+    let mut round = |count: &u64| {
         let sockets = (0..*count).map(|_| (&one, &[][..]));
-        let now = Duration::from_secs(second);
         let rules = std::slice::from_ref(rule);
-        let findings = count_findings(rules, sockets, &mut board, now).into_findings();
+        let findings = count_incidents(rules, sockets, &mut board).into_incidents();
         let first = findings.first();
-        first.map_or((Severity::None, 0.0), |one| (one.severity, one.age_seconds))
+        first.map_or(Severity::None, |one| one.severity)
     };
-    (0..).zip(counts).map(&mut round).collect()
+    counts.iter().map(&mut round).collect()
 }
 
 #[test]
@@ -156,15 +163,7 @@ fn a_finding_clears_below_nine_tenths_of_its_threshold() {
         &[100, 101, 90, 201, 180, 179, 89, 0, 95],
     );
     let expected = [
-        (None, 0.0),
-        (Warning, 0.0),
-        (Warning, 1.0),
-        (Critical, 2.0),
-        (Critical, 3.0),
-        (Warning, 4.0),
-        (None, 0.0),
-        (None, 0.0),
-        (None, 0.0),
+        None, Warning, Warning, Critical, Critical, Warning, None, None, None,
     ];
     assert_eq!(found, expected);
 }
@@ -174,7 +173,7 @@ proptest! {
     fn agrees_with_a_naive_level(counts in prop::collection::vec(0_u64..60, 0..60)) {
         let found = rounds(&rule(Per::LocalPort, 20, 40), &counts);
         let mut level = Severity::None;
-        for (count, (severity, _)) in counts.iter().zip(found) {
+        for (count, severity) in counts.iter().zip(found) {
             let keeps = |at: Severity, count_at_least: u64| level >= at && *count >= count_at_least;
             level = if *count > 40 || keeps(Severity::Critical, 36) {
                 Severity::Critical
