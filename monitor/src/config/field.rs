@@ -90,12 +90,12 @@ kinds! {
 
 fn rule_name(text: &str) -> Result<String, String> {
     if text.trim().is_empty() {
-        return Err("a name must not be empty; say what the rule is for".to_owned());
+        return Err("the name is empty; say what the rule is for".to_owned());
     }
     if BUILT_IN.contains(&text) {
         let names = BUILT_IN.join(", ");
         return Err(format!(
-            "built-in rules have the names {names}; choose another"
+            "the names {names} belong to built-in rules; choose another"
         ));
     }
     Ok(text.to_owned())
@@ -103,12 +103,12 @@ fn rule_name(text: &str) -> Result<String, String> {
 
 fn number(text: &str) -> Result<u64, String> {
     text.parse()
-        .map_err(|_| "give a whole number from 0 on, for example 1000".to_owned())
+        .map_err(|_| "give a whole number, 0 or more, for example 1000".to_owned())
 }
 
 fn positive(text: &str) -> Result<u64, String> {
     match text.parse() {
-        Ok(0) | Err(_) => Err("give a whole number from 1 on, for example 20".to_owned()),
+        Ok(0) | Err(_) => Err("give a whole number, 1 or more, for example 20".to_owned()),
         Ok(number) => Ok(number),
     }
 }
@@ -215,8 +215,10 @@ impl<'de, K: Kind, const LIST: bool> Visitor<'de> for &Wanted<K, LIST> {
         }
         if values.is_empty() {
             let example = K::EXAMPLE;
-            let what =
-                format!("matches nothing; leave the key out, or give for example [{example}]");
+            let what = format!(
+                "an empty list matches nothing; omit the key, or give for example \
+                         [{example}]"
+            );
             return Err(A::Error::custom(what));
         }
         Ok(values)

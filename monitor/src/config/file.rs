@@ -96,13 +96,13 @@ pub(crate) enum Error {
     )]
     TooLarge { path: PathBuf },
     #[error(
-        "the configuration {} is a pipe, and who writes it may never end; put it in a file",
+        "the configuration {} is a pipe, which may never end; put it in a file",
         shown(path)
     )]
     Pipe { path: PathBuf },
     #[error(
-        "anybody may write the configuration {path}, and it decides what a daemon of root does; \
-         type chmod o-w {path}",
+        "the configuration {path} is world-writable, but it controls a root daemon; run chmod o-w \
+         {path}",
         path = shown(path)
     )]
     WorldWritable { path: PathBuf },
@@ -190,7 +190,7 @@ fn read(path: &path::Path) -> Result<File, Error> {
 /// What the text of a file says.
 pub(super) fn parse(bytes: &[u8]) -> Result<File, Flaw> {
     let text = str::from_utf8(bytes).map_err(|error| {
-        let what = "this is not UTF-8; save the file as UTF-8 text";
+        let what = "not UTF-8; save the file as UTF-8 text";
         Flaw::new(error.valid_up_to(), what)
     })?;
     let root = DeTable::parse(text).map_err(|error| Flaw::of_syntax(&error, text))?;

@@ -30,9 +30,9 @@ impl Flaw {
         // The parser names a key that is there twice only by its place.
         if error.message() == "duplicate key" {
             let key = written(text, span);
-            return Self::new(at, format!("`{key}` is there twice; keep one"));
+            return Self::new(at, format!("`{key}` appears twice; keep one"));
         }
-        Self::new(at, format!("this is not TOML: {}", error.message()))
+        Self::new(at, format!("not TOML: {}", error.message()))
     }
 
     /// What serde refuses: a key, the type of a value, or what it means.

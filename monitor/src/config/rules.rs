@@ -169,7 +169,7 @@ pub(super) fn ages(
         let table = Place::new(text, &header, at);
         // `close_wait` and `CLOSE-WAIT` are two keys to TOML.
         if ages.insert(state, table.ages(warning, critical)?).is_some() {
-            return Err(refused(format!("{state} is there twice; keep one")));
+            return Err(refused(format!("{state} appears twice; keep one")));
         }
     }
     Ok(ages)
@@ -238,9 +238,9 @@ pub(super) fn socket(
     let ages = match (is_ignored, has_ages) {
         (true, false) => None,
         (false, true) => Some(place.ages(warning, critical)?),
-        (true, true) => return refused("has ages and is ignored; leave one of the two out"),
+        (true, true) => return refused("has ages and ignore = true; remove one of the two"),
         (false, false) => {
-            return refused("says nothing; add `warning` and `critical`, or ignore = true");
+            return refused("has no effect; add `warning` and `critical`, or ignore = true");
         }
     };
     Ok(SocketRule {

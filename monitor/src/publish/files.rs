@@ -77,13 +77,13 @@ impl<T, E: Display> Watched<T, E> {
             Ok(value) => {
                 (state.value, state.stamps, state.failure) = (Arc::new(value), stamps, None);
                 let file = self.paths.first().map(|path| path.display().to_string());
-                tracing::info!(file, "read again: it has changed");
+                tracing::info!(file, "reread after a change");
             }
             // The next look reads again: it may become good without another change.
             Err(error) => {
                 let failure = Some(error.to_string());
                 if state.failure != failure {
-                    tracing::warn!("{error}; what was there before stays in use");
+                    tracing::warn!("{error}; the old content stays in use");
                     state.failure = failure;
                 }
             }
@@ -137,7 +137,7 @@ pub(super) fn read(path: &Path, secret: Option<&str>) -> io::Result<Vec<u8>> {
     {
         tracing::warn!(
             file = %path.display(),
-            "everyone on this host may read {role}; change that with chmod o-r"
+            "everyone on this host can read {role}; fix that with chmod o-r"
         );
     }
     let mut bytes = Vec::new();
