@@ -276,7 +276,7 @@ fn an_address_that_was_asked_for_must_be_had() {
     let port = taken.local_addr().unwrap().port();
     let message = refused(&format!("--listen 127.0.0.1:{port}"));
     assert!(
-        message.contains("something listens there already"),
+        message.contains("it is in use by another process"),
         "{message}"
     );
     assert!(message.contains(&format!("sport = {port}")), "{message}");
@@ -312,7 +312,7 @@ fn files_that_are_no_good_are_refused() {
             tls(&certificate_file, &certificate_file),
             "no private key in",
         ),
-        (tls(&certificate_file, &key), "belong together"),
+        (tls(&certificate_file, &key), "belongs together"),
     ] {
         let config = scratch.write(&format!("[http]\n{text}\n"));
         let message = refused(&format!("--config {config} {LISTEN}"));
@@ -330,7 +330,7 @@ fn the_default_address_may_be_taken() {
     let ended = output(command.arg("--control").arg(scratch.path("control")));
     let log = String::from_utf8_lossy(&ended.stderr);
     assert!(ended.status.success(), "{log}");
-    assert_eq!(log.matches("going on without").count(), 1, "{log}");
+    assert_eq!(log.matches("running without").count(), 1, "{log}");
 }
 
 #[test]

@@ -81,11 +81,11 @@ impl Admission {
     ) -> Result<(), Refusal> {
         let target = request.uri().path_and_query();
         if target.is_some_and(|target| target.as_str().len() > LONGEST_TARGET) {
-            let why = "the address is longer than 1,024 bytes; no page here has such a one";
+            let why = "path and query are longer than 1,024 bytes; no page here needs that";
             return refuse(StatusCode::URI_TOO_LONG, why);
         }
         if !request.body().is_end_stream() {
-            let why = "a body is sent, and nothing here takes one; send GET or HEAD without";
+            let why = "the request has a body; send GET or HEAD without one";
             return refuse(StatusCode::PAYLOAD_TOO_LARGE, why);
         }
         let is_open = PAGE.contains(&request.uri().path());
@@ -94,14 +94,13 @@ impl Admission {
                 if is_open || is_shown(&token.current(Instant::now()), request.headers()) {
                     return Ok(());
                 }
-                let why = "the bearer token is missing or wrong; send the one of the daemon's \
+                let why = "the bearer token is missing or wrong; send the token in the daemon's \
                            bearer_token_file as \"Authorization: Bearer TOKEN\"";
                 refuse(StatusCode::UNAUTHORIZED, why)
             }
             None if caller == Caller::Stranger && !is_open => {
-                let why = "this is for root and the members of the daemon's [daemon] group, as its \
-                           control socket is; become one, or give the daemon a bearer_token_file or \
-                           a listen address of its own in [http]";
+                let why = "only root and members of the daemon's [daemon] group may read this; \
+                           join the group, or set bearer_token_file or listen in [http]";
                 refuse(StatusCode::FORBIDDEN, why)
             }
             None => ensure_local_name(request),
@@ -121,14 +120,14 @@ fn ensure_local_name<B>(request: &Request<B>) -> Result<(), Refusal> {
     let text = host.map(|host| host.to_str().unwrap_or_default());
     let named = request.uri().authority().map(Authority::as_str);
     if second.is_some() || (text.is_none() && request.version() > Version::HTTP_10) {
-        let why = "there must be one Host header; send one";
+        let why = "there must be exactly one Host header; send one";
         return refuse(StatusCode::BAD_REQUEST, why);
     }
     if text.into_iter().chain(named).all(is_local_name) {
         return Ok(());
     }
-    let why = "the Host header is neither an IP address nor localhost, as in an attack by DNS \
-               rebinding; ask by IP address, or give the daemon a bearer_token_file";
+    let why = "the Host header is neither an IP address nor localhost (protection against DNS \
+               rebinding); use the IP address, or set bearer_token_file in [http]";
     refuse(StatusCode::FORBIDDEN, why)
 }
 

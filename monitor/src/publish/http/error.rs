@@ -13,19 +13,20 @@ use crate::publish::files;
 #[derive(Debug, ThisError)]
 pub(crate) enum Error {
     #[error(
-        "cannot listen on {address}: something listens there already, another process or another of \
-         these addresses (ss -ltnp 'sport = {port}' shows which); end it, or give another address with --listen ADDRESS, or --listen off",
+        "cannot listen on {address}: it is in use by another process or another of these \
+         addresses (ss -ltnp 'sport = {port}' shows which); stop that, or use --listen with \
+         another address or off",
         port = address.port()
     )]
     InUse { address: SocketAddr },
     #[error(
-        "cannot listen on {address}: this host has no such address (ip address lists those it \
-         has); give another with --listen ADDRESS"
+        "cannot listen on {address}: this host has no such address (ip address lists them); give \
+         another with --listen ADDRESS"
     )]
     NoSuchAddress { address: SocketAddr },
     #[error(
-        "cannot listen on {address}: not permitted; give a port from 1024 on with --listen \
-         ADDRESS, or run with the capability CAP_NET_BIND_SERVICE"
+        "cannot listen on {address}: not permitted; give a port of 1024 or above with --listen \
+         ADDRESS, or run with CAP_NET_BIND_SERVICE"
     )]
     NotPermitted { address: SocketAddr },
     #[error("cannot listen on {address}: {reason}; give another address with --listen ADDRESS")]
@@ -48,20 +49,20 @@ pub(crate) enum Error {
     )]
     Token { path: PathBuf, what: &'static str },
     #[error(
-        "no certificate in {}: {what}; give a PEM file with the chain, the server's own first, as \
-         tls_certificate",
+        "no certificate in {}: {what}; set tls_certificate to a PEM file with the chain, the \
+         server's certificate first",
         Escaped(&path.to_string_lossy())
     )]
     Certificate { path: PathBuf, what: String },
     #[error(
-        "no private key in {}: {what}; give the PEM file of the certificate's key, without a \
-         passphrase, as tls_key",
+        "no private key in {}: {what}; set tls_key to the PEM file of the certificate's key, \
+         without a passphrase",
         Escaped(&path.to_string_lossy())
     )]
     Key { path: PathBuf, what: String },
     #[error(
-        "cannot use the certificate {} with the key {}: {reason}; give the two that belong \
-         together as tls_certificate and tls_key",
+        "cannot use the certificate {} with the key {}: {reason}; set tls_certificate and tls_key \
+         to a pair that belongs together",
         Escaped(&certificate.to_string_lossy()),
         Escaped(&key.to_string_lossy())
     )]

@@ -201,7 +201,7 @@ fn open(settings: &Http, before: Option<&Serving>) -> Result<Vec<Listener>, Erro
         match opened {
             Ok(listener) => listeners.push(listener),
             Err(error) if settings.is_default => {
-                tracing::warn!("{error}; going on without metrics and page over HTTP");
+                tracing::warn!("{error}; running without metrics and page over HTTP");
             }
             Err(error) => return Err(error),
         }
@@ -216,15 +216,13 @@ fn announce(address: SocketAddr, has_token: bool, has_tls: bool) {
         _ if address.ip().is_loopback() => return,
         (true, true) => return,
         (false, true) => "without a token: set [http] bearer_token_file",
-        (true, false) => {
-            "with a token that travels in clear: set [http] tls_certificate and tls_key"
-        }
+        (true, false) => "with a token in clear text: set [http] tls_certificate and tls_key",
         (false, false) => {
-            "without a token and in clear: set [http] bearer_token_file, tls_certificate and \
+            "without a token and in clear text: set [http] bearer_token_file, tls_certificate and \
              tls_key"
         }
     };
-    tracing::warn!(%address, "other hosts can read what is served here, {missing}");
+    tracing::warn!(%address, "other hosts can read this address, {missing}");
 }
 
 fn run(runtime: &Runtime, gate: Gate, listeners: Vec<(TcpListener, SocketAddr)>) {

@@ -145,7 +145,7 @@ async fn stream(
         );
     }
     if !client.may_stream() {
-        return later("all places for event streams are taken; ask for /api/v1/status, or again");
+        return later("too many event streams; use /api/v1/status, or retry later");
     }
     let body = Body::new(events::stream(site));
     let mut response = respond(StatusCode::OK, "text/event-stream", "no-store", body);
@@ -154,13 +154,13 @@ async fn stream(
 }
 
 async fn no_such_path() -> Response {
-    let why = "there is nothing here; ask for /, /metrics, /healthz, /readyz or one of /api/v1: \
-               status, stuck, ports, owners, history, events";
+    let why = "not found; there are /, /metrics, /healthz, /readyz and, under /api/v1: status, \
+               stuck, ports, owners, history, events";
     error(StatusCode::NOT_FOUND, why)
 }
 
 async fn no_such_method() -> Response {
-    let why = "nothing can be changed here; ask with GET or HEAD";
+    let why = "method not allowed; use GET or HEAD";
     error(StatusCode::METHOD_NOT_ALLOWED, why)
 }
 
@@ -169,7 +169,7 @@ fn figures(site: &Site, asked: Asked, content_type: &'static str) -> Response {
         Ok(Some(bytes)) => respond(StatusCode::OK, content_type, "no-store", bytes),
         Ok(None) => not_ready(),
         Err(reason) => {
-            let why = format!("the answer cannot be written: {reason}; tell the maintainers");
+            let why = format!("the answer cannot be written: {reason}; please report this");
             error(StatusCode::INTERNAL_SERVER_ERROR, &why)
         }
     }
@@ -180,7 +180,7 @@ fn ok() -> Response {
 }
 
 fn not_ready() -> Response {
-    later("the first snapshot is not taken yet; ask again in a second")
+    later("the first snapshot is not taken yet; retry in a second")
 }
 
 fn later(why: &str) -> Response {

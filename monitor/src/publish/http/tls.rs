@@ -71,7 +71,7 @@ fn key_in(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
     PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| Error::Key {
         path: path.to_owned(),
         what: match error {
-            pem::Error::NoItemsFound => "it is not in PEM form, or encrypted".to_owned(),
+            pem::Error::NoItemsFound => "it is not in PEM form, or it is encrypted".to_owned(),
             error => error.to_string(),
         },
     })
