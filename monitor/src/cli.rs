@@ -13,10 +13,10 @@ use clap::builder::PossibleValue;
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
-use crate::tcp::Family;
+use crate::tcp::{Family, OwnerKind};
 pub(crate) use check::CheckArgs;
 pub(crate) use events::{EventsArgs, FilterArgs, StateArgs};
-pub(crate) use owners::{OwnerKind, OwnerOrder, OwnersArgs};
+pub(crate) use owners::{OwnerOrder, OwnersArgs};
 pub(crate) use run::{ProgramArgs, RunArgs};
 pub(crate) use stuck::{HolderArgs, SeverityChoice, StuckArgs, StuckOrder};
 pub(crate) use value::Netns;
@@ -145,6 +145,16 @@ pub(crate) enum ProgramChoice {
     Auto,
     Btf,
     Classic,
+}
+
+impl ValueEnum for OwnerKind {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()))
+    }
 }
 
 impl ValueEnum for Family {

@@ -1,9 +1,9 @@
 //! Flags of `owners`.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::{Format, NETNS, Netns, value};
-use crate::tcp::State;
+use crate::tcp::{OwnerKind, State};
 
 /// Flags of `owners`.
 #[derive(Args, Debug)]
@@ -32,12 +32,4 @@ pub(crate) struct OwnersArgs {
 pub(crate) enum OwnerOrder {
     Total,
     State(State),
-}
-
-/// Whose sockets `owners` adds up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum OwnerKind {
-    Process,
-    Unit,
-    Container,
 }

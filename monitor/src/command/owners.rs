@@ -7,21 +7,21 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 
 use super::{STDOUT, netns};
-use crate::cli::{Format, OwnerKind, OwnerOrder, OwnersArgs};
+use crate::cli::{Format, OwnerOrder, OwnersArgs};
 use crate::inventory::{StateSet, Survey, Worker, wait};
 use crate::output::{json, text};
 use crate::probe;
 use crate::survey::{self, Eyes, Wanted};
 use crate::tcp::{Counts, Evidence, State};
-use crate::track::{Grouping, Holding, holdings};
+use crate::track::{OwnedSockets, owned_sockets};
 
 pub(super) fn run(args: &OwnersArgs) -> Result<ExitCode> {
     probe::ensure_privileged()?;
     let mut found = look(args)?;
-    found.sort_by_key(|holding| {
+    found.sort_by_key(|owned| {
         Reverse(match args.sort {
-            OwnerOrder::Total => holding.sockets.total(),
-            OwnerOrder::State(state) => holding.sockets.get(state),
+            OwnerOrder::Total => owned.sockets.total(),
+            OwnerOrder::State(state) => owned.sockets.get(state),
         })
     });
     let top = if args.top == 0 { usize::MAX } else { args.top };
@@ -37,7 +37,7 @@ pub(super) fn run(args: &OwnersArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn look(args: &OwnersArgs) -> Result<Vec<Holding>> {
+fn look(args: &OwnersArgs) -> Result<Vec<OwnedSockets>> {
     let worker = Worker::spawn()?;
     let namespaces = netns::find(&worker, args.netns.as_ref())?;
     let states = if args.state.is_empty() {
@@ -84,16 +84,11 @@ fn look(args: &OwnersArgs) -> Result<Vec<Holding>> {
     sockets.sort_unstable();
     // Of one that processes share each has told.
     sockets.dedup_by(|one, other| one.1 == State::Close && one == other);
-    let grouping = match args.per {
-        OwnerKind::Process => Grouping::Process,
-        OwnerKind::Unit => Grouping::Unit,
-        OwnerKind::Container => Grouping::Container,
-    };
-    let mut found = holdings(grouping, holders, sockets.into_iter(), survey::process);
-    found.retain(|holding| holding.sockets != Counts::default());
+    let mut found = owned_sockets(args.per, holders, sockets.into_iter(), survey::process);
+    found.retain(|owned| owned.sockets != Counts::default());
     if !sees_closed {
-        for holding in &mut found {
-            holding.sockets.set_unknown(State::Close);
+        for owned in &mut found {
+            owned.sockets.set_unknown(State::Close);
         }
     }
     Ok(found)

@@ -10,7 +10,7 @@ use crate::clock::monotonic;
 use crate::inventory::{Meter, Namespace, StateSet, Survey, Worker, wait};
 use crate::survey::{Eyes, Wanted, id_of, owner_name};
 use crate::tcp::{Counts, Evidence, Holder};
-use crate::track::{Budget, Owners};
+use crate::track::{Budget, TopOwners};
 
 /// Between two walks, if the budget allows.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
@@ -25,8 +25,8 @@ pub(super) struct OwnerWatch {
     budget: Budget,
     spent: Duration,
     begun: Option<Duration>,
-    at_work: Option<JoinHandle<(Option<Owners>, Duration)>>,
-    latest: Arc<Owners>,
+    at_work: Option<JoinHandle<(Option<TopOwners>, Duration)>>,
+    latest: Arc<TopOwners>,
 }
 
 impl OwnerWatch {
@@ -43,7 +43,7 @@ impl OwnerWatch {
     }
 
     /// Of the last walk; none at all where it failed, or was not tried for the number of sockets.
-    pub(super) fn latest(&self) -> Arc<Owners> {
+    pub(super) fn latest(&self) -> Arc<TopOwners> {
         Arc::clone(&self.latest)
     }
 
@@ -83,8 +83,8 @@ impl OwnerWatch {
                     Eyes::Proc { .. } if all.total() > MOST_IN_PROC => None,
                     Eyes::Proc { .. } => look_in_proc(&eyes, &worker, known, &mut elsewhere),
                 };
-                let found =
-                    holders.map(|holders| Owners::add_up(monotonic(), holders, &all, owner_name));
+                let found = holders
+                    .map(|holders| TopOwners::add_up(monotonic(), holders, &all, owner_name));
                 memory::return_freed();
                 (found, elsewhere + meter.stop().cpu)
             }));

@@ -1,6 +1,6 @@
 //! Values that the tests of every output share.
 
-use crate::tcp::{Counts, Family, Owner, RawState, State, Transition};
+use crate::tcp::{Counts, Family, RawState, State, Transition, TransitionOwner};
 use crate::track::{Doubt, EventTotals, NamespaceSummary, Source, Summary, Tally};
 
 use super::Clock;
@@ -24,7 +24,7 @@ pub(super) fn handover() -> Transition {
         error: Some(0),
         has_peer_fin: Some(true),
         is_orphan: Some(true),
-        owner: Some(Owner {
+        owner: Some(TransitionOwner {
             pid: 4_242,
             comm: *b"a\x1b[2J\xe2\x80\xaeb\"\0\0\0\0\0\0",
         }),

@@ -18,10 +18,10 @@ use serde_json::ser::Formatter;
 use super::clock::Rfc3339;
 use super::escape::is_harmful;
 use super::{Clock, DoctorRow};
-use crate::tcp::{Counts, Errno, Handover, Owner, Process, RawState, State, Transition};
+use crate::tcp::{Counts, Errno, Handover, Process, RawState, State, Transition, TransitionOwner};
 use crate::track::{
-    Change, Doubt, EventTotals, Holdership, Holding, Incident, NamespaceSummary, Notice, Source,
-    Summary, Tally,
+    Change, Doubt, EventTotals, Incident, NamespaceSummary, Notice, OwnedSockets, SocketOwner,
+    Source, Summary, Tally,
 };
 
 /// Writes transitions, one object a line.
@@ -42,7 +42,7 @@ impl EventLines {
         transition: &Transition,
         after: Option<Duration>,
     ) -> io::Result<()> {
-        let comm = transition.owner.as_ref().map(Owner::comm);
+        let comm = transition.owner.as_ref().map(TransitionOwner::comm);
         let event = Event::new(clock, transition, after, comm.as_deref());
         self.line.clear();
         write_line(&mut self.line, &event)?;
@@ -365,14 +365,14 @@ struct NoticeForm<'a> {
 ///
 /// # Errors
 /// Those of `out`.
-pub(crate) fn write_owners(out: &mut impl Write, holdings: &[Holding]) -> io::Result<()> {
-    let rows: Vec<HoldingForm<'_>> = holdings.iter().map(HoldingForm::from).collect();
+pub(crate) fn write_owners(out: &mut impl Write, owners: &[OwnedSockets]) -> io::Result<()> {
+    let rows: Vec<OwnerForm<'_>> = owners.iter().map(OwnerForm::from).collect();
     write_line(out, &rows)
 }
 
 /// An owner and its sockets. What it has not is left out; all null means no process.
 #[derive(Serialize)]
-struct HoldingForm<'a> {
+struct OwnerForm<'a> {
     pid: Option<u32>,
     comm: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -390,10 +390,10 @@ struct HoldingForm<'a> {
     sockets: Sockets,
 }
 
-impl<'a> From<&'a Holding> for HoldingForm<'a> {
-    fn from(holding: &'a Holding) -> Self {
-        let process = match &holding.owner {
-            Holdership::Process(process) => Some(process),
+impl<'a> From<&'a OwnedSockets> for OwnerForm<'a> {
+    fn from(owned: &'a OwnedSockets) -> Self {
+        let process = match &owned.owner {
+            SocketOwner::Process(process) => Some(process),
             _ => None,
         };
         let of_process = |text: fn(&Process) -> Option<&String>| {
@@ -401,9 +401,9 @@ impl<'a> From<&'a Holding> for HoldingForm<'a> {
                 .and_then(|process| text(process))
                 .map(String::as_str)
         };
-        let (unit, container) = match &holding.owner {
-            Holdership::Unit(unit) => (unit.as_deref(), None),
-            Holdership::Container(container) => (None, container.as_deref()),
+        let (unit, container) = match &owned.owner {
+            SocketOwner::Unit(unit) => (unit.as_deref(), None),
+            SocketOwner::Container(container) => (None, container.as_deref()),
             _ => (
                 of_process(|process| process.unit.as_ref()),
                 of_process(|process| process.container.as_ref()),
@@ -419,8 +419,8 @@ impl<'a> From<&'a Holding> for HoldingForm<'a> {
             pod: of_process(|process| process.pod.as_ref()),
             open_files: process.and_then(|process| process.open_files),
             file_limit: process.and_then(|process| process.file_limit),
-            total: holding.sockets.total(),
-            sockets: Sockets(holding.sockets),
+            total: owned.sockets.total(),
+            sockets: Sockets(owned.sockets),
         }
     }
 }

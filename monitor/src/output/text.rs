@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::clock::TimeOfDay;
 use super::{Clock, DoctorRow, Elapsed, Escaped, Outcome, Style};
-use crate::tcp::{Counts, Errno, Handover, Owner, RawState, State, Transition};
+use crate::tcp::{Counts, Errno, Handover, RawState, State, Transition, TransitionOwner};
 use crate::track::{NamespaceSummary, Source, Summary};
 pub(crate) use owners::write_owners;
 pub(crate) use ports::write_ports;
@@ -80,7 +80,7 @@ impl EventTable {
         seen: &Transition,
         after: Option<Duration>,
     ) -> io::Result<()> {
-        let comm = seen.owner.as_ref().map(Owner::comm);
+        let comm = seen.owner.as_ref().map(TransitionOwner::comm);
         let line = &mut self.line;
         line.cell(TimeOfDay(clock.wall(seen.ktime_ns)))?;
         line.cell(or_dash(seen.owner.map(|owner| owner.pid)))?;

@@ -8,7 +8,7 @@ use monitor_ebpf::{
     PEER_FIN, REQUEST, Record,
 };
 
-use crate::tcp::{Family, Owner, RawState, Subject, Transition};
+use crate::tcp::{Family, RawState, Subject, Transition, TransitionOwner};
 
 /// Decodes a record; None where its length or its family is not one this build knows.
 #[inline]
@@ -63,7 +63,7 @@ pub(super) fn decode(bytes: &[u8]) -> Option<Transition> {
                     (&raw const (*long).comm).read_unaligned(),
                 )
             };
-            Owner {
+            TransitionOwner {
                 pid,
                 comm: bytes_of(comm),
             }

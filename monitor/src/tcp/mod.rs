@@ -16,6 +16,6 @@ pub(crate) use ends::Ends;
 pub(crate) use errno::Errno;
 pub(crate) use evidence::{Evidence, TcpInfo, Timer};
 pub(crate) use limits::{Limits, TwReuse};
-pub(crate) use process::{Holder, Process};
+pub(crate) use process::{Holder, OwnerKind, Process};
 pub(crate) use state::{Family, RawState, State};
-pub(crate) use transition::{Handover, Owner, Subject, Transition};
+pub(crate) use transition::{Handover, Subject, Transition, TransitionOwner};

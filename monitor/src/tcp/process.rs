@@ -43,3 +43,23 @@ pub(crate) struct Process {
     /// Soft limit of open descriptors (`RLIMIT_NOFILE`).
     pub(crate) file_limit: Option<u64>,
 }
+
+/// What counts as one owner of sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OwnerKind {
+    Process,
+    Unit,
+    Container,
+}
+
+impl OwnerKind {
+    pub(crate) const ALL: [Self; 3] = [Self::Process, Self::Unit, Self::Container];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Unit => "unit",
+            Self::Container => "container",
+        }
+    }
+}

@@ -6,14 +6,14 @@ use super::{Family, RawState, State};
 
 /// The process in whose context a transition ran, where that process owns the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Owner {
+pub(crate) struct TransitionOwner {
     /// Process id in the initial pid namespace.
     pub(crate) pid: u32,
     /// Command name, NUL-padded, any bytes: escape it before it is shown.
     pub(crate) comm: [u8; 16],
 }
 
-impl Owner {
+impl TransitionOwner {
     /// The command name without its padding; bytes that are not UTF-8 are replaced.
     pub(crate) fn comm(&self) -> String {
         let end = self.comm.iter().position(|byte| *byte == 0);
@@ -74,7 +74,7 @@ pub(crate) struct Transition {
     pub(crate) has_peer_fin: Option<bool>,
     /// Whether no process held it any more, likewise.
     pub(crate) is_orphan: Option<bool>,
-    pub(crate) owner: Option<Owner>,
+    pub(crate) owner: Option<TransitionOwner>,
     pub(crate) subject: Subject,
     /// The socket is bound to a device, so its addresses alone do not find it.
     pub(crate) is_bound_to_device: bool,

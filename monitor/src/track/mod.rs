@@ -6,7 +6,6 @@ mod census;
 mod cookies;
 mod filter;
 mod histogram;
-mod holdings;
 mod incident;
 mod leak;
 mod mptcp;
@@ -27,7 +26,6 @@ pub(crate) use census::{
 };
 pub(crate) use filter::Filter;
 pub(crate) use histogram::{FIRST, Histogram, SCHEMA, ZERO_THRESHOLD};
-pub(crate) use holdings::{Grouping, Holdership, Holding, holdings};
 #[cfg(test)]
 pub(crate) use incident::Cause;
 pub(crate) use incident::{
@@ -38,7 +36,8 @@ pub(crate) use leak::{Leak, LeakDetector, Service, leak_incident};
 pub(crate) use mptcp::Mptcp;
 pub(crate) use oldest::Oldest;
 pub(crate) use overflows::Overflows;
+pub(crate) use owners::{OwnedSockets, OwnerName, SocketOwner, TopOwners, owned_sockets};
 pub(crate) use ports::{FORECAST_FLOOR, PortReport, PortRow, PortTally, Pressure};
-pub(crate) use sample::{Buckets, Cost, Outlets, OwnerName, Owners, Sample, Sink, Stuck, TOP};
+pub(crate) use sample::{Buckets, Cost, Outlets, Sample, Sink, Stuck, TOP};
 pub(crate) use sockets::Sockets;
 pub(crate) use summary::{Doubt, EventTotals, NamespaceSummary, Source, Summary};

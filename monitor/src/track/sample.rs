@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::stuck::Severity;
-use super::{Activity, Checked, Incident, PortReport, Summary};
-use crate::tcp::{Counts, State};
+use super::{Activity, Checked, Incident, PortReport, Summary, TopOwners};
+use crate::tcp::State;
 
 /// Leaders told by name; the rest is added up. The bound on what a host costs a metrics engine.
 pub(crate) const TOP: usize = 10;
@@ -35,7 +35,7 @@ pub(crate) struct Sample {
     /// When namespaces were last walked, and what audits found.
     pub(crate) checked: Checked,
     pub(crate) ports: Arc<PortReport>,
-    pub(crate) owners: Arc<Owners>,
+    pub(crate) owners: Arc<TopOwners>,
     pub(crate) cost: Cost,
 }
 
@@ -88,30 +88,6 @@ pub(crate) struct Buckets {
     pub(crate) limit: u64,
     /// Closes that skipped `TIME_WAIT` since this namespace is told apart; None where it is not.
     pub(crate) overflows: Option<u64>,
-}
-
-/// Who holds most sockets, at one moment.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Owners {
-    /// `CLOCK_MONOTONIC`; None before the first look, and where the last one failed.
-    pub(crate) taken: Option<Duration>,
-    /// [`TOP`] at most, those with most first.
-    pub(crate) leaders: Vec<(OwnerName, Counts)>,
-    /// All other owners together.
-    pub(crate) other: Counts,
-    /// What no process holds.
-    pub(crate) nobody: Counts,
-}
-
-/// An owner as it is told: another's choice of text, to be escaped.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum OwnerName {
-    /// systemd unit.
-    Unit(String),
-    /// Container id, in full.
-    Container(String),
-    /// Command name.
-    Process(String),
 }
 
 /// What the daemon and its program cost so far.

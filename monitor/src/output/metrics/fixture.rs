@@ -7,7 +7,7 @@ use crate::tcp::{Counts, RawState, State, Transition};
 use crate::track::stuck::Severity;
 use crate::track::{
     Activity, Buckets, Cause, Census, Checked, Cost, EventTotals, Incident, Kind, NamespaceSummary,
-    OwnerName, Owners, PortReport, PortRow, Sample, Scope, Snapshot, Stuck, Summary, Tally,
+    OwnerName, PortReport, PortRow, Sample, Scope, Snapshot, Stuck, Summary, Tally, TopOwners,
 };
 
 const HOSTILE: &str = "a\"b\\c\nd\re\u{1b}[2J\u{202e}";
@@ -168,7 +168,7 @@ fn ports() -> PortReport {
     }
 }
 
-fn owners(counts: Counts) -> Owners {
+fn owners(counts: Counts) -> TopOwners {
     let leaders = (0..10_000).map(|at| {
         let name = match at % 3 {
             0 => OwnerName::Unit(format!("{HOSTILE}-{at}.service")),
@@ -177,7 +177,7 @@ fn owners(counts: Counts) -> Owners {
         };
         (name, counts)
     });
-    Owners {
+    TopOwners {
         taken: Some(Duration::ZERO),
         leaders: leaders.collect(),
         other: counts,

@@ -11,7 +11,7 @@ use super::fixture::{busy, idle};
 use super::*;
 use crate::tcp::{Counts, State};
 use crate::track::stuck::Severity;
-use crate::track::{Activity, OwnerName, Owners, TOP};
+use crate::track::{Activity, OwnerName, TOP, TopOwners};
 
 fn exposition(form: Form, sample: &Sample) -> Vec<u8> {
     let outlets = Outlets::default();
@@ -110,9 +110,9 @@ fn what_has_no_leaders_is_there_without_sockets_too() {
     // Nobody has looked at the owners yet; once somebody has, there are some always.
     let is_of_owners = |name: &String| name.starts_with("tcplinger_owner_sockets");
     assert!(!idle.iter().any(is_of_owners));
-    let owners = Owners {
+    let owners = TopOwners {
         taken: Some(Duration::ZERO),
-        ..Owners::default()
+        ..TopOwners::default()
     };
     let looked_at = series(&Sample {
         owners: Arc::new(owners),
@@ -197,7 +197,7 @@ fn owners_that_look_the_same_are_one() {
     let long = |end: &str| OwnerName::Unit("x".repeat(128) + end);
     let mut counts = Counts::default();
     counts.set(State::CloseWait, 3);
-    let owners = Owners {
+    let owners = TopOwners {
         taken: Some(Duration::ZERO),
         leaders: vec![
             (long("a"), counts),
@@ -206,7 +206,7 @@ fn owners_that_look_the_same_are_one() {
             (OwnerName::Process("a\r".to_owned()), counts),
             (OwnerName::Container("0123456789abcdef".to_owned()), counts),
         ],
-        ..Owners::default()
+        ..TopOwners::default()
     };
     let text = written(
         Form::Text,

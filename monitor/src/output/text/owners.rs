@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use super::{Capitals, Escaped, or_dash, write_table};
 use crate::tcp::{Counts, RawState, State};
-use crate::track::{Holdership, Holding};
+use crate::track::{OwnedSockets, SocketOwner};
 
 /// Writes a row for each owner, with a column for each state that any of them has.
 ///
@@ -12,12 +12,12 @@ use crate::track::{Holdership, Holding};
 /// Those of `out`.
 pub(crate) fn write_owners(
     out: &mut impl Write,
-    holdings: &[Holding],
+    owners: &[OwnedSockets],
     hidden: usize,
 ) -> io::Result<()> {
     let mut all = Counts::default();
-    for holding in holdings {
-        all += holding.sockets;
+    for owned in owners {
+        all += owned.sockets;
     }
     let states: Vec<State> = State::ALL
         .into_iter()
@@ -31,13 +31,13 @@ pub(crate) fn write_owners(
             .iter()
             .map(|state| Capitals(RawState::Known(*state)).to_string()),
     );
-    let rows = holdings.iter().map(|holding| {
-        let mut row = owner(&holding.owner);
-        row.push(holding.sockets.total().to_string());
+    let rows = owners.iter().map(|owned| {
+        let mut row = owner(&owned.owner);
+        row.push(owned.sockets.total().to_string());
         row.extend(
             states
                 .iter()
-                .map(|state| or_dash(holding.sockets.known(*state)).to_string()),
+                .map(|state| or_dash(owned.sockets.known(*state)).to_string()),
         );
         row
     });
@@ -49,10 +49,10 @@ pub(crate) fn write_owners(
     Ok(())
 }
 
-fn owner(owner: &Holdership) -> Vec<String> {
+fn owner(owner: &SocketOwner) -> Vec<String> {
     let dash = || "-".to_owned();
     match owner {
-        Holdership::Process(process) => {
+        SocketOwner::Process(process) => {
             let place = process.container.as_ref().or(process.unit.as_ref());
             vec![
                 Escaped(&process.comm).to_string(),
@@ -61,12 +61,12 @@ fn owner(owner: &Holdership) -> Vec<String> {
                 or_dash(place.map(|place| Escaped(place))).to_string(),
             ]
         }
-        Holdership::Unit(name) | Holdership::Container(name) => vec![
+        SocketOwner::Unit(name) | SocketOwner::Container(name) => vec![
             or_dash(name.as_deref().map(Escaped)).to_string(),
             dash(),
             dash(),
             dash(),
         ],
-        Holdership::Nobody => vec!["(no process)".to_owned(), dash(), dash(), dash()],
+        SocketOwner::Nobody => vec!["(no process)".to_owned(), dash(), dash(), dash()],
     }
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::output::fixture::{CLOCK, handover, reset, summary};
-use crate::tcp::Family;
+use crate::tcp::{Family, TransitionOwner};
 use crate::track::Doubt;
 
 fn shown(write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> String {
@@ -18,7 +18,7 @@ fn transitions_stand_in_columns() {
         from: RawState::Known(State::NewSynRecv),
         to: RawState::Known(State::NewSynRecv),
         error: None,
-        owner: Some(Owner {
+        owner: Some(TransitionOwner {
             pid: 4_194_304,
             comm: *b"fifteen-letters\0",
         }),

@@ -16,7 +16,8 @@ use crate::publish::shared::Shared;
 use crate::tcp::{Counts, State};
 use crate::track::stuck::Severity;
 use crate::track::{
-    Change, Incident, NamespaceSummary, Notice, Outlets, OwnerName, Owners, Sample, Stuck, Summary,
+    Change, Incident, NamespaceSummary, Notice, Outlets, OwnerName, Sample, Stuck, Summary,
+    TopOwners,
 };
 
 /// A server on a port of its own.
@@ -191,7 +192,7 @@ pub(super) fn sample() -> Sample {
             .into(),
             ..Stuck::default()
         },
-        owners: Arc::new(Owners {
+        owners: Arc::new(TopOwners {
             taken: Some(taken),
             leaders: vec![
                 (

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::fixture::{HOSTILE, Running, sample};
 use crate::output::json::write_status;
-use crate::track::Owners;
+use crate::track::TopOwners;
 
 fn keys(value: &Value) -> Vec<&str> {
     let object = value.as_object().expect("an object");
@@ -84,9 +84,9 @@ fn owners_are_as_old_as_the_look_at_them() {
     let running = Running::with_sample();
     let with = |taken| {
         let mut sample = sample();
-        let owners = Owners {
+        let owners = TopOwners {
             taken,
-            ..Owners::default()
+            ..TopOwners::default()
         };
         sample.owners = Arc::new(owners);
         running.shared.publish(sample);
