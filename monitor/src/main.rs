@@ -9,6 +9,7 @@ mod inventory;
 mod output;
 mod probe;
 mod publish;
+mod sandbox;
 mod survey;
 mod tcp;
 mod track;

@@ -16,7 +16,7 @@ const MAIN: &str = "main";
 const PURE: &str = "tcp";
 
 /// Each room, and the rooms it may mention besides itself.
-const ROOMS: [(&str, &[&str]); 13] = [
+const ROOMS: [(&str, &[&str]); 14] = [
     (MAIN, &["cli", "config", "command", "output"]),
     ("cli", &["tcp"]),
     ("clock", &[]),
@@ -35,6 +35,7 @@ const ROOMS: [(&str, &[&str]); 13] = [
             "output",
             "probe",
             "publish",
+            "sandbox",
             "survey",
             "tcp",
             "track",
@@ -48,12 +49,14 @@ const ROOMS: [(&str, &[&str]); 13] = [
             "output",
             "probe",
             "publish",
+            "sandbox",
             "survey",
             "tcp",
             "track",
         ],
     ),
-    ("publish", &["clock", "output", "tcp", "track"]),
+    ("publish", &["clock", "output", "sandbox", "tcp", "track"]),
+    ("sandbox", &[]),
     ("survey", &["inventory", "probe", "tcp", "track"]),
     ("output", &["tcp", "track"]),
     ("probe", &["tcp"]),
@@ -63,7 +66,8 @@ const ROOMS: [(&str, &[&str]); 13] = [
 ];
 
 /// Heavy crates, and the rooms that own them.
-const OWNERS: [(&[&str], &[&str]); 8] = [
+const OWNERS: [(&[&str], &[&str]); 9] = [
+    (&["landlock", "seccompiler"], &["sandbox"]),
     (&["clap"], &["cli"]),
     (
         &["aya", "aya_log", "aya_obj", "btf_rs", "monitor_ebpf"],

@@ -55,6 +55,17 @@ pub(crate) struct RunArgs {
     /// [default: 127.0.0.1:9817]
     #[arg(long, value_name = "ADDRESS", value_parser = value::listen)]
     pub(crate) listen: Vec<value::Listen>,
+    /// Give up the rights that no thread needs once the daemon watches; `false` keeps them all, to find an
+    /// error
+    /// [default: true]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub(crate) sandbox: Option<bool>,
     /// Stop after this time, for example 10m [default: run until stopped]
     #[arg(long, value_name = "DURATION", value_parser = value::duration)]
     pub(crate) duration: Option<Duration>,

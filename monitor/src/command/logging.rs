@@ -17,6 +17,7 @@ use tracing_subscriber::prelude::*;
 
 use crate::cli::{Color, Format};
 use crate::output::Style;
+use crate::sandbox::{self, Duty};
 
 /// The program's own lines carry its module path as their target; how much it says is decided
 /// before it is loaded.
@@ -107,7 +108,10 @@ impl Lines {
         let (sender, receiver) = sync_channel(MOST_WAITING);
         thread::Builder::new()
             .name("log".to_owned())
-            .spawn(move || write_all(&receiver, out))?;
+            .spawn(move || {
+                sandbox::confine(Duty::Quiet);
+                write_all(&receiver, out);
+            })?;
         Ok(Self(sender))
     }
 }

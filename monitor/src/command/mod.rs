@@ -26,6 +26,7 @@ use crate::clock::realtime_minus_monotonic_ns;
 use crate::daemon::control;
 use crate::output::{Clock, Fit, Style};
 use crate::probe::{self, Kind};
+use crate::sandbox::{self, Duty};
 use crate::{config, inventory};
 
 pub(crate) use logging::say_last;
@@ -165,6 +166,7 @@ fn stop_signal(
     std::thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {
+            sandbox::confine(Duty::Quiet);
             let is_stopped = guard.block_on(async {
                 let Ok(stopped) = signalled() else {
                     return false;

@@ -14,12 +14,19 @@ use super::{Abandoned, NO_LOG, logging, runtime, stop_signal};
 use crate::cli::{Color, RunArgs};
 use crate::config::File;
 use crate::daemon::control::{self, Claim};
-use crate::daemon::{NOT_RELOADED, Settings};
+use crate::daemon::{NOT_RELOADED, Settings, service};
 use crate::publish::{LocalUsers, Publisher};
+use crate::sandbox::{self, Files};
 use crate::{config, daemon, inventory, probe};
+
+/// For `systemctl status`.
+const RELOAD_FAILED: &str = "watching by the old configuration: the new one is refused";
 
 pub(super) fn run(args: &RunArgs, color: Color) -> Result<ExitCode> {
     daemon::keep_small();
+    if args.sandbox.unwrap_or(true) {
+        sandbox::turn_on();
+    }
     let runtime = runtime()?;
     // Before all else: a signal that comes early waits, where it would end the process.
     let (stop, hangup) = {
@@ -36,10 +43,12 @@ pub(super) fn run(args: &RunArgs, color: Color) -> Result<ExitCode> {
     logging::start_detached(config::log_format(args, &file), color).context(NO_LOG)?;
     inventory::raise_file_limit();
     let publisher = Publisher::start(&settings.publish, LocalUsers::new(may_ask(group)))?;
+    let mut reach = files(args, &settings);
+    reach.sockets.push(claim.path().to_owned());
     let (sender, reloads) = mpsc::channel(1);
     let ended = runtime.block_on(async {
         tokio::select! {
-            ended = daemon::run(settings, claim, publisher, reloads, stop) => ended,
+            ended = daemon::run(settings, claim, publisher, reach, reloads, stop) => ended,
             never = keep_reloading(args, &file, hangup, sender) => match never {},
         }
     });
@@ -79,6 +88,7 @@ async fn keep_reloading(
         if hangup.recv().await.is_none() {
             std::future::pending::<()>().await;
         }
+        service::reloading();
         let path = args.config.clone();
         // A disk may be slow.
         let loaded = spawn_blocking(move || config::load(path.as_deref())).await;
@@ -90,13 +100,34 @@ async fn keep_reloading(
                 for key in config::fixed_changes(args, started, &file) {
                     tracing::warn!("[daemon] {key} has changed; that needs a restart");
                 }
+                let new = config::daemon(args, &file, logging::dropped);
+                if let Some(path) = sandbox::out_of_reach(&files(args, &new)) {
+                    let path = path.display();
+                    tracing::error!(
+                        "{path}: the daemon has given up the right to reach that: restart it, or run it \
+                         with --sandbox=false; {NOT_RELOADED}"
+                    );
+                    service::ready(RELOAD_FAILED);
+                    continue;
+                }
                 // Fails only where the daemon ends.
-                let _ = settings
-                    .send(config::daemon(args, &file, logging::dropped))
-                    .await;
+                let _ = settings.send(new).await;
             }
-            Err(error) => tracing::error!("{error}; {NOT_RELOADED}"),
+            Err(error) => {
+                tracing::error!("{error}; {NOT_RELOADED}");
+                service::ready(RELOAD_FAILED);
+            }
         }
+    }
+}
+
+/// What the daemon has to reach as long as it runs.
+fn files(args: &RunArgs, settings: &Settings) -> Files {
+    let (outlets, written) = settings.publish.files();
+    Files {
+        read: args.config.iter().cloned().chain(outlets).collect(),
+        written,
+        sockets: Vec::new(),
     }
 }
 

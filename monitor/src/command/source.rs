@@ -24,6 +24,9 @@ use crate::track::{
     ActiveIncidents, Census, Mptcp, PortReport, PortTally, Pressure, Report, Scope, Snapshot,
 };
 
+/// The control socket of `monitor/dist/systemd/tcplinger.service`.
+const SERVICE_CONTROL: &str = "/run/tcplinger/control.sock";
+
 /// Who answers.
 pub(super) enum Source {
     Daemon {
@@ -54,7 +57,7 @@ impl Asked {
     /// # Errors
     /// The daemon that must be asked does not answer as it should, or only root may ask the kernel.
     pub(super) fn choose(args: &SourceArgs, file: &File) -> Result<Self> {
-        let control = config::control(args.control.as_deref(), file);
+        let control = control(args, file);
         let kernel = || probe::ensure_privileged().map(|()| Self::Kernel);
         match args.source {
             SourceChoice::Kernel => Ok(kernel()?),
@@ -74,6 +77,18 @@ impl Asked {
             },
         }
     }
+}
+
+/// Where the daemon is asked: as named, or by default where the service answers if nothing is at the
+/// default path.
+fn control(args: &SourceArgs, file: &File) -> PathBuf {
+    let named = config::control(args.control.as_deref(), file);
+    let is_default = args.control.is_none() && named == config::control(None, &File::default());
+    let service = Path::new(SERVICE_CONTROL);
+    if is_default && !named.exists() && service.exists() {
+        return service.to_owned();
+    }
+    named
 }
 
 impl Source {

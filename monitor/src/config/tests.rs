@@ -25,6 +25,7 @@ const NO_FLAGS: RunArgs = RunArgs {
     control: None,
     group: None,
     listen: Vec::new(),
+    sandbox: None,
     duration: None,
     config: None,
     program: ProgramArgs {
@@ -90,7 +91,14 @@ fn the_sample_sets_what_the_help_of_run_gives_as_default() {
         );
     }
     // Of these the table has none, or no default.
-    let not_in_file = ["config", "duration", "bpf-object", "listen", "group"];
+    let not_in_file = [
+        "config",
+        "duration",
+        "bpf-object",
+        "listen",
+        "group",
+        "sandbox",
+    ];
     let flags = help
         .iter()
         .filter(|(name, _)| !not_in_file.contains(&&**name));

@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-use tokio::task::spawn_blocking;
-
+use super::lookers::Looker;
 use crate::clock::monotonic;
 use crate::inventory::Meter;
 use crate::survey::{Descriptors, Eyes};
@@ -21,6 +20,7 @@ const TOO_OLD: Duration = Duration::from_mins(1);
 
 pub(super) struct DescriptorWatch {
     eyes: Eyes,
+    looker: Looker,
     budget: Budget,
     spent: Duration,
     /// CPU time of the last walk.
@@ -33,9 +33,10 @@ pub(super) struct DescriptorWatch {
 
 impl DescriptorWatch {
     /// `walk_share` of one CPU, 0 to 1.
-    pub(super) fn new(eyes: Eyes, walk_share: f64) -> Self {
+    pub(super) fn new(eyes: Eyes, looker: Looker, walk_share: f64) -> Self {
         Self {
             eyes,
+            looker,
             budget: Budget::new(walk_share, monotonic()),
             spent: Duration::ZERO,
             cost: Duration::ZERO,
@@ -84,7 +85,7 @@ impl DescriptorWatch {
         }
         self.begun = Some(now);
         let eyes = self.eyes.clone();
-        let walk = spawn_blocking(move || {
+        let walk = self.looker.start(move || {
             let meter = Meter::start();
             let found = Descriptors::read(&eyes);
             (found, meter.stop().cpu)

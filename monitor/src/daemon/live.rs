@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use tokio::sync::Notify;
 
+use super::service::Watchdog;
 use super::wakeups::Wakeups;
 use crate::clock::{Suspensions, monotonic, nanoseconds};
 use crate::output::Escaped;
@@ -76,7 +77,9 @@ impl Live {
     /// The ring cannot be waited for.
     pub(super) async fn keep_drained(live: &RefCell<Self>, publisher: &Publisher) -> Result<()> {
         let wakeups = Wakeups::new(live.borrow().probe.descriptor()?)?;
+        let mut watchdog = Watchdog::from_environment()?;
         loop {
+            watchdog.feed();
             let before = live.borrow().probe.received();
             let has_more = live.borrow_mut().drain();
             publisher.note_drained(monotonic());
@@ -91,6 +94,7 @@ impl Live {
                 tokio::select! {
                     woken = wakeups.next() => woken?,
                     () = moved.notified() => {}
+                    due = watchdog.due() => due?,
                 }
             }
         }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::sync::oneshot::{self, error::TryRecvError};
 
+use super::lookers::Looker;
 use super::memory;
 use crate::clock::monotonic;
 use crate::inventory::{Meter, Namespace, StateSet, Survey, Worker, wait};
@@ -21,19 +22,21 @@ const MOST_IN_PROC: u64 = 100_000;
 
 pub(super) struct OwnerWatch {
     eyes: Eyes,
+    looker: Looker,
     /// Of its own: the counts and the verdicts come first.
     budget: Budget,
     spent: Duration,
     begun: Option<Duration>,
-    at_work: Option<JoinHandle<(Option<TopOwners>, Duration)>>,
+    at_work: Option<oneshot::Receiver<(Option<TopOwners>, Duration)>>,
     latest: Arc<TopOwners>,
 }
 
 impl OwnerWatch {
     /// `walk_share` of one CPU, 0 to 1.
-    pub(super) fn new(eyes: Eyes, walk_share: f64) -> Self {
+    pub(super) fn new(eyes: Eyes, looker: Looker, walk_share: f64) -> Self {
         Self {
             eyes,
+            looker,
             budget: Budget::new(walk_share, monotonic()),
             spent: Duration::ZERO,
             begun: None,
@@ -54,12 +57,9 @@ impl OwnerWatch {
 
     /// Takes over the walk that has ended, begins the next where one is due; never waits for one. `all`
     /// are the sockets of the host, which are in the namespaces `known`.
-    pub(super) async fn turn(&mut self, all: Counts, worker: &Worker, known: &[Namespace]) {
-        if let Some(walk) = self.at_work.take_if(|walk| walk.is_finished()) {
-            let (found, cpu) = walk.await.unwrap_or_else(|error| {
-                tracing::error!("cannot find the owners of sockets: {error}");
-                (None, Duration::ZERO)
-            });
+    pub(super) fn turn(&mut self, all: Counts, worker: &Worker, known: &[Namespace]) {
+        if let Some(walked) = self.walked() {
+            let (found, cpu) = walked;
             self.spent += cpu;
             self.budget.spend(cpu);
             // Better no figures than old ones.
@@ -74,7 +74,7 @@ impl OwnerWatch {
         if self.at_work.is_none() && self.begun.is_none_or(is_due) && self.budget.allows(now) {
             self.begun = Some(now);
             let (eyes, worker, known) = (self.eyes.clone(), worker.clone(), known.to_vec());
-            self.at_work = Some(spawn_blocking(move || {
+            self.at_work = Some(self.looker.start(move || {
                 let meter = Meter::start();
                 let mut elsewhere = Duration::ZERO;
                 let holders = match eyes {
@@ -89,6 +89,20 @@ impl OwnerWatch {
                 (found, elsewhere + meter.stop().cpu)
             }));
         }
+    }
+
+    /// What the walk that has ended brought; None while one is at work.
+    fn walked(&mut self) -> Option<(Option<TopOwners>, Duration)> {
+        let walked = match self.at_work.as_mut()?.try_recv() {
+            Ok(walked) => walked,
+            Err(TryRecvError::Empty) => return None,
+            Err(TryRecvError::Closed) => {
+                tracing::error!("cannot find the owners of sockets: the walk failed");
+                (None, Duration::ZERO)
+            }
+        };
+        self.at_work = None;
+        Some(walked)
     }
 }
 

@@ -18,10 +18,11 @@ use super::owners::OwnerWatch;
 use super::queue::{Queue, Waiting};
 use super::roster::Roster;
 use super::sampler::Sampler;
+use super::service;
 use super::wakeups::Ticker;
 use super::walks::{Walker, seen, summarize};
 use super::watch::{Wanted, Watch};
-use super::{NOT_RELOADED, Settings};
+use super::{Lookers, NOT_RELOADED, Settings};
 use crate::clock::{monotonic, nanoseconds};
 use crate::inventory::{Error, Namespace, Worker};
 use crate::output::json;
@@ -99,13 +100,15 @@ impl Reconciler {
     pub(super) fn new(
         live: Rc<RefCell<Live>>,
         worker: Worker,
+        lookers: &Lookers,
         publisher: Rc<Publisher>,
         settings: &Settings,
     ) -> Self {
-        let watch = Watch::new(Rc::clone(&live), Rc::clone(&publisher), settings);
+        let holders = || lookers.holders.clone();
+        let watch = Watch::new(Rc::clone(&live), Rc::clone(&publisher), holders(), settings);
         Self {
-            owners: OwnerWatch::new(watch.eyes(), settings.walk_share),
-            descriptors: DescriptorWatch::new(watch.eyes(), settings.walk_share),
+            owners: OwnerWatch::new(watch.eyes(), lookers.owners.clone(), settings.walk_share),
+            descriptors: DescriptorWatch::new(watch.eyes(), holders(), settings.walk_share),
             sampler: Rc::new(RefCell::new(Sampler::new(settings.program.ring_bytes))),
             watch,
             live,
@@ -136,7 +139,7 @@ impl Reconciler {
             "first snapshot taken"
         );
         self.log_summary("counts");
-        self.publish().await;
+        self.publish();
         Ok(())
     }
 
@@ -194,7 +197,7 @@ impl Reconciler {
             }
             publisher.note_drained(monotonic());
             if last_sample.elapsed() + TICK_SLACK >= SAMPLE_EVERY {
-                self.publish().await;
+                self.publish();
                 last_sample = Instant::now();
             }
         }
@@ -209,6 +212,7 @@ impl Reconciler {
     fn reload(&mut self, settings: Settings) -> bool {
         if let Err(error) = self.publisher.reload(&settings.publish) {
             tracing::error!("{error}; {NOT_RELOADED}");
+            service::ready("watching by the old configuration: the new one cannot be taken over");
             return false;
         }
         self.interval = settings.interval;
@@ -218,6 +222,7 @@ impl Reconciler {
         drop(live);
         self.watch.set_rules(settings.rules);
         tracing::info!("configuration reloaded");
+        service::ready("watching");
         true
     }
 
@@ -272,17 +277,17 @@ impl Reconciler {
         };
         self.read_figures(due).await?;
         self.descriptors.turn(true).await;
-        self.publish().await;
+        self.publish();
         Ok(())
     }
 
     /// Hands the figures of this moment to the outlets.
-    async fn publish(&mut self) {
+    fn publish(&mut self) {
         self.live.borrow_mut().note_losses();
         let summary = self.summary();
         let (worker, known) = (self.walker.worker(), self.roster.known());
         if !self.watch.is_shown() {
-            self.owners.turn(summary.sockets(), worker, known).await;
+            self.owners.turn(summary.sockets(), worker, known);
         }
         let (live, owners) = (self.live.borrow(), &self.owners);
         let walked = self.queue.spent() + self.descriptors.spent();

@@ -70,16 +70,14 @@ impl Roster {
         let is_deep = self.looks.is_multiple_of(DEEP_LOOKS);
         let mut found = self.look(walker, is_deep).await?;
         let is_missing = |netns: &&u32| find(&found, **netns).is_none();
-        let is_astray = |known: &Namespace| is_missing(&&known.inode) && !known.is_there();
-        if !is_deep
-            && (self.known.iter().any(is_astray) || spoke.iter().any(|netns| is_missing(&netns)))
-        {
+        let is_new = spoke.iter().any(|netns| is_missing(&netns));
+        let missing = self.not_in(&found);
+        let mut left = walker.still_there(missing.clone()).await?;
+        if !is_deep && (left.len() < missing.len() || is_new) {
             // A process or a mount has gone, or a thread alone is in there.
             found = self.look(walker, true).await?;
+            left = walker.still_there(self.not_in(&found)).await?;
         }
-        let is_left = |known: &Namespace| find(&found, known.inode).is_none() && known.is_there();
-        let left = self.known.iter().filter(|known| is_left(known));
-        let left: Vec<Namespace> = left.cloned().collect();
         found.extend(left);
         found.sort_by_key(|namespace| namespace.inode);
         let is_lost = |known: &Namespace| {
@@ -94,7 +92,8 @@ impl Roster {
         let descriptors = descriptors.latest();
         let deleted = descriptors
             .map(|descriptors| descriptors.deleted(|netns| find(&found, netns).is_some()));
-        for namespace in deleted.into_iter().flatten().filter(Namespace::is_there) {
+        let deleted = walker.still_there(deleted.unwrap_or_default()).await?;
+        for namespace in deleted {
             found.push(self.note_deleted(namespace));
         }
         found.sort_by_key(|namespace| namespace.inode);
@@ -106,6 +105,13 @@ impl Roster {
         self.unfindable.extend(spoke.iter().filter(is_missing));
         self.looked = Some(Instant::now());
         Ok(true)
+    }
+
+    /// Namespaces that were known and were not found now.
+    fn not_in(&self, found: &[Namespace]) -> Vec<Namespace> {
+        let known = self.known.iter();
+        let missing = known.filter(|known| find(found, known.inode).is_none());
+        missing.cloned().collect()
     }
 
     /// A namespace is there that nothing but sockets leads into. It keeps the name it had.

@@ -35,6 +35,20 @@ impl Walker {
         receiver.await.map_err(|_| Error::Stopped)?
     }
 
+    /// Those that can still be entered where they were found.
+    pub(crate) async fn still_there(
+        &self,
+        namespaces: Vec<Namespace>,
+    ) -> Result<Vec<Namespace>, Error> {
+        if namespaces.is_empty() {
+            return Ok(namespaces);
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.0
+            .still_there(namespaces, move |found| drop(sender.send(found)));
+        receiver.await.map_err(|_| Error::Stopped)
+    }
+
     /// The figures of each namespace, by inode number.
     pub(crate) async fn figures(
         &self,

@@ -19,6 +19,7 @@ use anyhow::Result;
 
 use super::Settings;
 use super::live::Live;
+use super::lookers::Looker;
 use super::mptcp::MptcpWatch;
 use super::walks::Walker;
 use crate::clock::{monotonic, nanoseconds};
@@ -48,6 +49,7 @@ pub(super) struct Watch {
     publisher: Rc<Publisher>,
     rules: Arc<Rules>,
     eyes: Eyes,
+    looker: Looker,
     /// By namespace, and when they were read.
     limits: BTreeMap<u32, (Limits, Duration)>,
     pub(super) active: ActiveIncidents,
@@ -92,6 +94,7 @@ impl Watch {
     pub(super) fn new(
         live: Rc<RefCell<Live>>,
         publisher: Rc<Publisher>,
+        looker: Looker,
         settings: &Settings,
     ) -> Self {
         let rules = settings.rules.clone();
@@ -105,6 +108,7 @@ impl Watch {
             leaks: LeakDetector::new(rules.leak),
             rules: Arc::new(rules),
             eyes,
+            looker,
             limits: BTreeMap::new(),
             active: ActiveIncidents::default(),
             names: Arc::default(),

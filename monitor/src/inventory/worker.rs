@@ -111,6 +111,19 @@ impl Worker {
         self.enqueue(move |_| reply(namespaces::discover(Path::new("/proc"), depth)));
     }
 
+    /// Asks which of these can still be entered where they were found: the daemon's main thread may not
+    /// look at other processes.
+    pub(crate) fn still_there(
+        &self,
+        namespaces: Vec<Namespace>,
+        reply: impl FnOnce(Vec<Namespace>) + Send + 'static,
+    ) {
+        self.enqueue(move |_| {
+            let there = namespaces.into_iter().filter(Namespace::is_there);
+            reply(there.collect());
+        });
+    }
+
     /// Asks for the figures of each namespace; they come with its inode number.
     pub(crate) fn figures(
         &self,
@@ -193,6 +206,11 @@ impl Worker {
         reply: impl FnOnce(Result<Survey<T>, Error>) + Send + 'static,
     ) {
         self.enqueue(move |desk| reply(desk.survey(&namespace, query, found, take)));
+    }
+
+    /// Runs something on the thread, between two requests.
+    pub(crate) fn run(&self, job: impl FnOnce() + Send + 'static) {
+        self.enqueue(move |_| job());
     }
 
     fn enqueue(&self, job: impl FnOnce(&mut Desk) + Send + 'static) {

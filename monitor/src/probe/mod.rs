@@ -17,5 +17,5 @@ pub(crate) use error::{Error, Kind};
 pub(crate) use extras::Extra;
 pub(crate) use holders::Holders;
 pub(crate) use load::{Attach, BpfLog, Options};
-pub(crate) use preflight::{Finding, Outcome, ensure_privileged, findings};
+pub(crate) use preflight::{Finding, Outcome, ensure_privileged, findings, maps_take_privilege};
 pub(crate) use stream::{Capabilities, Probe, Totals};

@@ -57,6 +57,9 @@ const MINIMUM: (u32, u32) = (5, 8);
 const CHILD_IS_COMPLETE: (u32, u32) = (6, 15);
 /// From here on a tracing program may call `bpf_get_socket_cookie`.
 const COOKIE: (u32, u32) = (5, 12);
+/// From here on who has a map's descriptor may use it (`__sys_bpf()` in `kernel/bpf/syscall.c`); before, that
+/// took `CAP_BPF` where `kernel.unprivileged_bpf_disabled` is set.
+const MAPS_BY_DESCRIPTOR: (u32, u32) = (5, 19);
 /// From here on a tracing program may call `bpf_sock_from_file`.
 const SOCKET_OF_FILE: (u32, u32) = (5, 11);
 /// From here on a tracing program may call `bpf_get_current_task_btf`.
@@ -97,6 +100,11 @@ pub(super) fn has_task() -> bool {
 
 pub(super) fn has_cookie() -> bool {
     version(&release()).is_some_and(|found| found >= COOKIE)
+}
+
+/// Whether reading a map that is open takes `CAP_BPF`; where the version tells nothing it may.
+pub(crate) fn maps_take_privilege() -> bool {
+    version(&release()).is_none_or(|found| found < MAPS_BY_DESCRIPTOR)
 }
 
 /// Whether this process sees the host's own processes, by the host's numbers; None where it cannot

@@ -41,6 +41,20 @@ pub(crate) struct Settings {
     pub(crate) findings: Option<Findings>,
 }
 
+impl Settings {
+    /// The files they name: those that are read, and those that are written.
+    pub(crate) fn files(&self) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let otlp = self.otlp.iter();
+        let pushing = otlp.flat_map(|otlp| otlp.bearer_token_file.iter().chain(&otlp.tls_ca));
+        let read = http::paths(&self.http).into_iter().chain(pushing.cloned());
+        let written = self
+            .findings
+            .iter()
+            .filter_map(|findings| findings.path.clone());
+        (read.collect(), written.collect())
+    }
+}
+
 /// The HTTP server.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Http {

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde::{Serialize, Serializer};
-use tokio::task::spawn_blocking;
 
 use super::super::live::Live;
 use super::super::memory;
@@ -59,7 +58,7 @@ impl Watch {
             (look, incidents, counts, meter.stop().cpu)
         };
         let (look, incidents, counts, judging) =
-            spawn_blocking(judge).await.context("cannot judge")?;
+            self.looker.start(judge).await.context("cannot judge")?;
         self.counts = counts;
         self.spend(cost + judging, pays);
         self.active
@@ -286,10 +285,10 @@ impl Watch {
             known.iter().filter(is_due).cloned().collect()
         };
         let look = self.look(walker, &surveyed, Pays::Nobody).await?;
-        let is_missing =
-            |known: &&Namespace| !look.scene.limits.contains_key(&known.inode) && known.is_there();
-        let missing = surveyed.iter().filter(is_missing);
-        let missing: Vec<u32> = missing.map(|known| known.inode).collect();
+        let is_missing = |known: &Namespace| !look.scene.limits.contains_key(&known.inode);
+        let missing = surveyed.into_iter().filter(is_missing).collect();
+        let missing = walker.still_there(missing).await?;
+        let missing: Vec<u32> = missing.iter().map(|known| known.inode).collect();
         self.log();
         let now_ns = nanoseconds(monotonic());
         let shared = Arc::new(Shown { look });

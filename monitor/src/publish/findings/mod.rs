@@ -18,6 +18,7 @@ use super::shared::Shared;
 use super::threads::Outlet;
 use super::{Error, Findings};
 use crate::output::json;
+use crate::sandbox::{self, Duty};
 use crate::track::Sink;
 use file::LogFile;
 
@@ -57,6 +58,7 @@ pub(super) fn start(settings: &Findings, shared: &Arc<Shared>) -> Result<Outlet,
             })?)
         }
     };
+    let path = settings.path.clone();
     Outlet::start("findings", |stop| {
         let writer = Writer {
             backlog: Backlog::new(shared.notices(), stop)?,
@@ -66,7 +68,10 @@ pub(super) fn start(settings: &Findings, shared: &Arc<Shared>) -> Result<Outlet,
             is_in_trouble: false,
             dropped: 0,
         };
-        Ok(move || writer.run())
+        Ok(move || {
+            sandbox::confine(Duty::Writer(path.as_deref()));
+            writer.run();
+        })
     })
 }
 

@@ -30,6 +30,7 @@ use super::places::Places;
 use super::shared::Shared;
 use super::threads::Outlet;
 use super::{Http, LocalUsers};
+use crate::sandbox::{self, Duty};
 use accept::Gate;
 use admission::Admission;
 pub(crate) use error::Error;
@@ -131,7 +132,7 @@ impl Serving {
             settings: settings.clone(),
             stamps,
             listeners,
-            _server: Server::serve(sockets?, admission, tls, shared)?,
+            _server: Server::serve(sockets?, admission, tls, shared, paths(settings))?,
         }))
     }
 
@@ -148,7 +149,7 @@ impl Serving {
 }
 
 /// The files that the settings name.
-fn paths(settings: &Http) -> Vec<PathBuf> {
+pub(super) fn paths(settings: &Http) -> Vec<PathBuf> {
     let tls = settings.tls.iter().flat_map(|(chain, key)| [chain, key]);
     settings
         .bearer_token_file
@@ -164,6 +165,7 @@ impl Server {
         admission: Admission,
         tls: Option<Tls>,
         shared: &Arc<Shared>,
+        files: Vec<PathBuf>,
     ) -> Result<Self, Error> {
         let outlet = Outlet::start("http", |stop| {
             let site = Arc::new(Site::new(Arc::clone(shared), stop.clone()));
@@ -176,7 +178,10 @@ impl Server {
                 stop,
             };
             let runtime = Builder::new_current_thread().enable_all().build()?;
-            Ok::<_, Error>(move || run(&runtime, gate, listeners))
+            Ok::<_, Error>(move || {
+                sandbox::confine(Duty::Server(&files));
+                run(&runtime, gate, listeners);
+            })
         })?;
         Ok(Self(outlet))
     }

@@ -7,6 +7,7 @@
 mod client;
 mod lane;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use super::threads::Outlet;
 use super::{Error, Otlp};
 use crate::output::metrics::{Exposed, otlp as metrics};
 use crate::output::otlp::{self as format, Partial};
+use crate::sandbox::{self, Duty};
 use crate::track::{Sample, Sink};
 use client::Client;
 use lane::{Lane, Verdict};
@@ -65,7 +67,11 @@ pub(super) fn start(settings: &Otlp, shared: &Arc<Shared>) -> Result<Outlet, Err
             waiting_since: None,
             shared: Arc::clone(shared),
         };
-        Ok::<_, Error>(move || exporter.run())
+        let files: Vec<PathBuf> = settings.bearer_token_file.iter().cloned().collect();
+        Ok::<_, Error>(move || {
+            sandbox::confine(Duty::Pusher(&files));
+            exporter.run();
+        })
     };
     let outlet = Outlet::start("otlp", make)?;
     tracing::info!(endpoint = settings.endpoint, "pushing by OTLP");

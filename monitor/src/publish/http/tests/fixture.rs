@@ -40,7 +40,13 @@ impl Running {
         let listener = listen::open("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let admission = Admission::new(None, None, Instant::now()).unwrap();
-        let server = Server::serve(vec![(listener, address)], admission, None, &shared);
+        let server = Server::serve(
+            vec![(listener, address)],
+            admission,
+            None,
+            &shared,
+            Vec::new(),
+        );
         Self {
             server: server.unwrap(),
             shared,
