@@ -23,7 +23,7 @@ use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 use super::admission::{Admission, Caller};
-use super::pace::{Pace, Paced};
+use super::slow_client::{Progress, TimedStream};
 use super::tls::Tls;
 use super::{events, routes, stopped};
 use crate::publish::places::{Place, Places};
@@ -196,16 +196,16 @@ impl Gate {
         client: &Client,
         caller: Caller,
     ) {
-        let pace = Arc::new(Pace::default());
+        let progress = Arc::new(Progress::default());
         let service = service_fn(|request: Request<Incoming>| {
-            pace.note_asked();
+            progress.note_asked();
             client.0.set_busy(true);
             async {
                 let response = self.answer(request, client, caller).await;
                 if response.extensions().get::<events::Endless>().is_some() {
-                    pace.note_stream();
+                    progress.note_stream();
                 } else {
-                    pace.note_answered();
+                    progress.note_answered();
                     client.0.set_busy(false);
                 }
                 Ok::<_, Infallible>(response)
@@ -213,11 +213,14 @@ impl Gate {
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            // From the first byte on `Paced` is stricter.
+            // From the first byte on `TimedStream` is stricter.
             .header_read_timeout(IDLE)
             .max_buf_size(LONGEST_HEAD)
             .max_headers(MOST_HEADERS)
-            .serve_connection(TokioIo::new(Paced::new(stream, Arc::clone(&pace))), service);
+            .serve_connection(
+                TokioIo::new(TimedStream::new(stream, Arc::clone(&progress))),
+                service,
+            );
         let mut connection = std::pin::pin!(connection);
         let mut stop = self.stop.clone();
         let ended = tokio::select! {
@@ -232,7 +235,7 @@ impl Gate {
             tracing::debug!("connection: {error}");
         }
         // A client may leave when it likes: what it was ended for is counted.
-        if pace.was_slow() {
+        if progress.was_slow() {
             self.shared.tallies.note_http_dropped(Dropped::Slow);
         } else if is_garbage {
             self.shared.tallies.note_http_dropped(Dropped::Protocol);

@@ -47,34 +47,34 @@ impl Body for Events {
 /// A new stream.
 pub(super) fn stream(site: Arc<Site>) -> Events {
     let (sender, pieces) = mpsc::channel(AHEAD);
-    let mut teller = Teller {
+    let mut subscription = Subscription {
         samples: site.shared.samples(),
         notices: site.shared.notices(),
         stop: site.stop.clone(),
         site,
     };
     // The counts of now come first.
-    teller.samples.mark_changed();
+    subscription.samples.mark_changed();
     drop(tokio::spawn(async move {
-        while let Some((piece, findings)) = teller.next(&sender).await {
+        while let Some((piece, findings)) = subscription.next(&sender).await {
             if sender.send(piece).await.is_err() {
                 return;
             }
-            let tallies = &teller.site.shared.tallies;
+            let tallies = &subscription.site.shared.tallies;
             tallies.note_exported(Sink::Events, findings);
         }
     }));
     Events { pieces }
 }
 
-struct Teller {
+struct Subscription {
     site: Arc<Site>,
     samples: watch::Receiver<Option<Arc<Sample>>>,
     notices: broadcast::Receiver<Arc<Notice>>,
     stop: watch::Receiver<bool>,
 }
 
-impl Teller {
+impl Subscription {
     /// What is to be told next, and how many findings that is; None when it is over.
     async fn next(&mut self, client: &mpsc::Sender<Bytes>) -> Option<(Bytes, u64)> {
         tokio::select! {

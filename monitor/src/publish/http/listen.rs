@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 
-use super::{Error, pace};
+use super::{Error, slow_client};
 
 /// Connections that the kernel has accepted and we have not: a crowd of scrapers at one moment.
 const BACKLOG: i32 = 4_096;
@@ -15,7 +15,7 @@ const BACKLOG: i32 = 4_096;
 const SEND_BUFFER: usize = 128 << 10;
 const RECEIVE_BUFFER: usize = 16 << 10;
 /// The kernel ends what does not acknowledge for so long, also once we have closed it.
-const UNACKNOWLEDGED: Duration = pace::STALL;
+const UNACKNOWLEDGED: Duration = slow_client::STALL;
 
 /// Listens at an address; its port may be 0, for any.
 ///

@@ -6,9 +6,9 @@ mod admission;
 mod error;
 mod events;
 mod listen;
-mod pace;
 mod routes;
 mod site;
+mod slow_client;
 mod tls;
 
 use std::io;

@@ -14,7 +14,7 @@ use ureq::http::{HeaderMap, StatusCode, Uri};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
-use super::lane::Verdict;
+use super::signal::Verdict;
 use crate::output::otlp::{Partial, refusal};
 use crate::publish::files::{self, Token, Watched};
 use crate::publish::{Error, Otlp};

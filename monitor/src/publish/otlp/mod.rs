@@ -5,7 +5,7 @@
 //! are worth another attempt. Notices wait, as many as there is room for.
 
 mod client;
-mod lane;
+mod signal;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::output::otlp::{self as format, Partial};
 use crate::sandbox::{self, Duty};
 use crate::track::{Sample, Sink};
 use client::Client;
-use lane::{Lane, Verdict};
+use signal::{Signal, Verdict};
 
 /// Of one request, from the name's lookup to the last byte of the answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,11 +38,11 @@ pub(super) struct Exporter {
     client: Client,
     interval: Duration,
     host: String,
-    metrics: Lane,
+    metrics: Signal,
     metrics_due: Instant,
     /// When the figures that were taken last were of (`CLOCK_MONOTONIC`).
     pushed: Option<Duration>,
-    logs: Lane,
+    logs: Signal,
     backlog: Backlog,
     /// When the oldest notice that waits came.
     waiting_since: Option<Instant>,
@@ -59,10 +59,10 @@ pub(super) fn start(settings: &Otlp, shared: &Arc<Shared>) -> Result<Outlet, Err
             client: Client::new(settings)?,
             interval: settings.interval,
             host: uname.nodename().to_string_lossy().into_owned(),
-            metrics: Lane::new(Sink::OtlpMetrics, &settings.endpoint),
+            metrics: Signal::new(Sink::OtlpMetrics, &settings.endpoint),
             metrics_due: Instant::now(),
             pushed: None,
-            logs: Lane::new(Sink::OtlpLogs, &settings.endpoint),
+            logs: Signal::new(Sink::OtlpLogs, &settings.endpoint),
             backlog: Backlog::new(shared.notices(), stop)?,
             waiting_since: None,
             shared: Arc::clone(shared),

@@ -28,7 +28,7 @@ pub(super) enum Verdict {
 }
 
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(super) struct Signal {
     sink: Sink,
     pub(super) url: String,
     /// In a row.
@@ -39,7 +39,7 @@ pub(super) struct Lane {
     dropped: u64,
 }
 
-impl Lane {
+impl Signal {
     pub(super) fn new(sink: Sink, endpoint: &str) -> Self {
         let signal = match sink {
             Sink::OtlpMetrics => "metrics",
@@ -189,13 +189,13 @@ mod tests {
 
     #[test]
     fn the_newest_metrics_follow_at_the_interval_or_sooner() {
-        let mut lane = Lane::new(Sink::OtlpMetrics, "http://collector:4318");
-        assert_eq!(lane.url, "http://collector:4318/v1/metrics");
+        let mut signal = Signal::new(Sink::OtlpMetrics, "http://collector:4318");
+        assert_eq!(signal.url, "http://collector:4318/v1/metrics");
         let (now, hour) = (Instant::now(), Duration::from_hours(1));
         let fine = Verdict::Taken(Partial::default());
         let mut next = |answer: &Verdict, interval| {
-            lane.note(answer, now);
-            lane.next(answer, now, interval, now) - now
+            signal.note(answer, now);
+            signal.next(answer, now, interval, now) - now
         };
         assert_eq!(next(&fine, hour), hour);
         assert!(next(&not_now(None), hour) <= FIRST_PAUSE);
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn trouble_lasts_until_everything_is_taken() {
-        let mut lane = Lane::new(Sink::OtlpLogs, "http://collector:4318");
+        let mut signal = Signal::new(Sink::OtlpLogs, "http://collector:4318");
         let now = Instant::now();
         let partial = Partial {
             rejected: 1,
@@ -220,10 +220,10 @@ mod tests {
             (Verdict::Taken(partial), true),
             (Verdict::Taken(Partial::default()), false),
         ] {
-            lane.note_dropped(1);
-            lane.note(&answer, now);
-            assert_eq!(lane.is_in_trouble(), is_in_trouble);
-            assert_eq!(lane.dropped > 0, is_in_trouble);
+            signal.note_dropped(1);
+            signal.note(&answer, now);
+            assert_eq!(signal.is_in_trouble(), is_in_trouble);
+            assert_eq!(signal.dropped > 0, is_in_trouble);
         }
     }
 }

@@ -21,16 +21,16 @@ const ASKING_NOW: u8 = 0;
 const ANSWERING: u8 = 1;
 const STREAMING: u8 = 2;
 
-/// What a connection's service and its [`Paced`] tell each other.
+/// What a connection's service and its [`TimedStream`] tell each other.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct Progress {
     /// A request has arrived since this was last looked at.
     has_asked: AtomicBool,
     phase: AtomicU8,
     was_slow: AtomicBool,
 }
 
-impl Pace {
+impl Progress {
     /// A request has arrived.
     pub(super) fn note_asked(&self) {
         self.has_asked.store(true, Ordering::Relaxed);
@@ -59,9 +59,9 @@ impl Pace {
 }
 
 /// A connection that fails with [`io::ErrorKind::TimedOut`] when its client is too slow.
-pub(super) struct Paced<S> {
+pub(super) struct TimedStream<S> {
     stream: S,
-    pace: Arc<Pace>,
+    progress: Arc<Progress>,
     asking: Deadline,
     stall: Deadline,
     taking: Deadline,
@@ -71,13 +71,13 @@ pub(super) struct Paced<S> {
     at_end: Option<Waker>,
 }
 
-impl<S> Paced<S> {
-    pub(super) fn new(stream: S, pace: Arc<Pace>) -> Self {
+impl<S> TimedStream<S> {
+    pub(super) fn new(stream: S, progress: Arc<Progress>) -> Self {
         let mut asking = Deadline::default();
         asking.start(ASKING);
         Self {
             stream,
-            pace,
+            progress,
             asking,
             stall: Deadline::default(),
             taking: Deadline::default(),
@@ -86,19 +86,19 @@ impl<S> Paced<S> {
         }
     }
 
-    fn heed_pace(&mut self) {
-        if self.pace.has_asked.swap(false, Ordering::Relaxed) {
+    fn note_progress(&mut self) {
+        if self.progress.has_asked.swap(false, Ordering::Relaxed) {
             self.asking.end();
             self.taking.end();
             self.taking.start(TAKING);
         }
-        if self.pace.is_in(STREAMING) {
+        if self.progress.is_in(STREAMING) {
             self.taking.end();
         }
     }
 
     fn too_slow(&self) -> io::Error {
-        self.pace.was_slow.store(true, Ordering::Relaxed);
+        self.progress.was_slow.store(true, Ordering::Relaxed);
         io::ErrorKind::TimedOut.into()
     }
 
@@ -107,7 +107,7 @@ impl<S> Paced<S> {
         cx: &mut Context<'_>,
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        self.heed_pace();
+        self.note_progress();
         if written.is_ready() {
             self.stall.end();
             return written;
@@ -120,13 +120,13 @@ impl<S> Paced<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for TimedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.heed_pace();
+        self.note_progress();
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if buffer.filled().len() > before {
@@ -136,7 +136,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
             return Poll::Ready(Err(self.too_slow()));
         }
         let is_end = matches!(read, Poll::Ready(Ok(()))) && buffer.filled().len() == before;
-        if is_end && (self.is_writing || self.pace.is_in(ANSWERING)) {
+        if is_end && (self.is_writing || self.progress.is_in(ANSWERING)) {
             // Who has sent all it wants to ask still reads; hyper would take it for gone.
             self.at_end = Some(cx.waker().clone());
             return Poll::Pending;
@@ -145,7 +145,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TimedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -224,18 +224,18 @@ mod tests {
         let start = Instant::now();
         runtime.unwrap().block_on(async {
             let (stream, mut client) = duplex(16);
-            let pace = Arc::new(Pace::default());
-            let mut paced = Paced::new(stream, Arc::clone(&pace));
-            pace.note_asked();
+            let progress = Arc::new(Progress::default());
+            let mut stream = TimedStream::new(stream, Arc::clone(&progress));
+            progress.note_asked();
             let taking = tokio::spawn(async move {
                 sleep(Duration::from_secs(2)).await;
                 client.read_exact(&mut [0; 8]).await.unwrap();
                 // Kept, and not read.
                 client
             });
-            let error = paced.write_all(&[0; 64]).await.unwrap_err();
+            let error = stream.write_all(&[0; 64]).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-            assert!(pace.was_slow());
+            assert!(progress.was_slow());
             drop(taking);
         });
         // From the last byte that was taken.
