@@ -1,10 +1,10 @@
-//! Asking the inventory thread from async code, and turning its answers into the census's words.
+//! Asking the inventory thread from async code, and turning its answers into the census's types.
 
 use std::time::Duration;
 
 use crate::inventory;
 use crate::inventory::{
-    Answer, Depth, Discovery, Error, Figures, Namespace, Query, Row, StateSet, Survey, Wanted,
+    Answer, Depth, Discovery, Error, ExactQuery, Figures, Namespace, Query, Row, StateSet, Survey,
     Worker,
 };
 use crate::survey::Descriptors;
@@ -60,7 +60,7 @@ impl Walker {
         let figures = receiver.await.map_err(|_| Error::Stopped)?;
         Ok(figures
             .into_iter()
-            .map(|(inode, figures)| (inode, figures.map(|figures| words(&figures))))
+            .map(|(inode, figures)| (inode, figures.map(|figures| census_figures(&figures))))
             .collect())
     }
 
@@ -100,7 +100,7 @@ impl Walker {
         is_explained: bool,
     ) -> Result<Vec<(u32, Result<inventory::Asked, Error>)>, Error> {
         let wanted = wanted.into_iter().map(|(namespace, questions)| {
-            let wanted = questions.into_iter().map(|question| Wanted {
+            let wanted = questions.into_iter().map(|question| ExactQuery {
                 cookie: question.cookie,
                 interface: 0,
                 ends: question.ends,
@@ -164,7 +164,7 @@ pub(super) struct Answers {
     pub(super) cpu: Duration,
 }
 
-/// An answer in the census's words.
+/// An answer as the census takes it.
 pub(super) const fn reply(answer: &Answer) -> Reply {
     match answer {
         Answer::Socket(socket) => Reply::Found {
@@ -176,7 +176,7 @@ pub(super) const fn reply(answer: &Answer) -> Reply {
     }
 }
 
-const fn words(figures: &Figures) -> track::Figures {
+const fn census_figures(figures: &Figures) -> track::Figures {
     track::Figures {
         full: [figures.inuse_ipv4, figures.inuse_ipv6],
         minisockets: figures.minisockets,
@@ -206,7 +206,7 @@ fn states(scope: Scope) -> StateSet {
     states
 }
 
-/// A snapshot's row in the census's words: it entered its state by then.
+/// A snapshot's row as the census takes it: it entered its state by then.
 pub(crate) fn seen(row: Row, now_ns: u64) -> Seen {
     Seen {
         cookie: row.cookie,

@@ -21,7 +21,7 @@ const BUFFER_BYTES: usize = 8 * 1024;
 
 /// The socket that is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Wanted {
+pub(crate) struct ExactQuery {
     /// None asks for any socket with these ends.
     pub(crate) cookie: Option<u64>,
     /// Index of the interface the socket is bound to (`SO_BINDTODEVICE`, or a link-local address);
@@ -30,7 +30,7 @@ pub(crate) struct Wanted {
     pub(crate) ends: Ends,
 }
 
-impl Wanted {
+impl ExactQuery {
     /// Or a socket that is connected to nobody any more, which is in no table.
     const fn is_listener(&self) -> bool {
         self.ends.ports().1 == 0
@@ -55,7 +55,7 @@ impl Wanted {
     }
 }
 
-/// What the kernel says of one [`Wanted`].
+/// What the kernel says of one [`ExactQuery`].
 #[derive(Clone, Debug, PartialEq)]
 #[expect(
     clippy::large_enum_variant,
@@ -73,7 +73,7 @@ pub(crate) enum Answer {
 /// Looks up each of `wanted` in the calling thread's namespace, and answers in their order.
 pub(super) fn ask(
     netns: u32,
-    wanted: &[Wanted],
+    wanted: &[ExactQuery],
     extensions: Extensions,
 ) -> Result<Vec<Answer>, Error> {
     let mut lookup = Lookup::open(netns, extensions)?;
@@ -120,7 +120,7 @@ impl Lookup {
     }
 
     /// Appends one answer for each of `batch`.
-    fn ask(&mut self, batch: &[Wanted], answers: &mut Vec<Answer>) -> Result<(), Error> {
+    fn ask(&mut self, batch: &[ExactQuery], answers: &mut Vec<Answer>) -> Result<(), Error> {
         let first = self.sequence;
         self.requests.clear();
         for wanted in batch {
@@ -157,10 +157,10 @@ impl Lookup {
     /// all: only where nobody listens is it gone.
     fn ask_again_for_listeners(
         &mut self,
-        wanted: &[Wanted],
+        wanted: &[ExactQuery],
         answers: &mut [Answer],
     ) -> Result<(), Error> {
-        let missed: Vec<(usize, Wanted)> = answers
+        let missed: Vec<(usize, ExactQuery)> = answers
             .iter()
             .zip(wanted)
             .enumerate()
@@ -169,7 +169,7 @@ impl Lookup {
             })
             .map(|(at, (_, wanted))| (at, wanted.with_any_cookie()))
             .collect();
-        let (places, anyones): (Vec<usize>, Vec<Wanted>) = missed.into_iter().unzip();
+        let (places, anyones): (Vec<usize>, Vec<ExactQuery>) = missed.into_iter().unzip();
         let mut found = Vec::with_capacity(anyones.len());
         for batch in anyones.chunks(BATCH) {
             self.ask(batch, &mut found)?;
@@ -203,7 +203,7 @@ impl Lookup {
     }
 }
 
-fn answer(message: &Message<'_>, wanted: &Wanted, netns: u32) -> Answer {
+fn answer(message: &Message<'_>, wanted: &ExactQuery, netns: u32) -> Answer {
     match message {
         Message::Socket(found) => {
             if found.ends() == wanted.ends {
@@ -241,17 +241,17 @@ mod tests {
         sockopt::socket_cookie(socket).unwrap()
     }
 
-    fn connection(family: Family, stream: &TcpStream) -> Wanted {
+    fn connection(family: Family, stream: &TcpStream) -> ExactQuery {
         let (local, remote) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
-        Wanted {
+        ExactQuery {
             cookie: Some(cookie(stream)),
             interface: 0,
             ends: Ends::new(family, local, remote),
         }
     }
 
-    fn listening(listener: &TcpListener) -> Wanted {
-        Wanted {
+    fn listening(listener: &TcpListener) -> ExactQuery {
+        ExactQuery {
             cookie: Some(cookie(listener)),
             interface: 0,
             ends: Ends::new(
@@ -268,13 +268,13 @@ mod tests {
         (client, listener.accept().unwrap().0)
     }
 
-    fn asked(wanted: &Wanted) -> Answer {
+    fn asked(wanted: &ExactQuery) -> Answer {
         let mut answers = ask(9, std::slice::from_ref(wanted), Extensions::None).unwrap();
         assert_eq!(answers.len(), 1);
         answers.remove(0)
     }
 
-    fn found(wanted: &Wanted) -> Evidence {
+    fn found(wanted: &ExactQuery) -> Evidence {
         match asked(wanted) {
             Answer::Socket(found) => found,
             other => panic!("{wanted:?} is {other:?}"),
@@ -362,7 +362,7 @@ mod tests {
             return;
         };
         let port = listener.local_addr().unwrap().port();
-        let wildcard = Wanted {
+        let wildcard = ExactQuery {
             cookie: Some(cookie(&listener)),
             interface: 0,
             ends: Ends::new(
@@ -441,7 +441,7 @@ mod tests {
 
     #[test]
     fn link_local_addresses_do_not_tell_without_an_interface() {
-        let mut wanted = Wanted {
+        let mut wanted = ExactQuery {
             cookie: Some(1),
             interface: 0,
             ends: Ends::new(

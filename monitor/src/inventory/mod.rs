@@ -23,7 +23,7 @@ mod wire;
 mod worker;
 
 pub(crate) use error::Error;
-pub(crate) use exact::{Answer, Wanted};
+pub(crate) use exact::{Answer, ExactQuery};
 pub(crate) use figures::Figures;
 pub(crate) use holders::{fallback_holders, socket_inode};
 pub(crate) use namespaces::{Depth, Discovery, Namespace};

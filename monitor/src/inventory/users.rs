@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::exact::{self, Answer, Wanted};
+use super::exact::{self, Answer, ExactQuery};
 use super::proc_net::fallback_survey;
 use super::wire::Extensions;
 use super::{Error, StateSet};
@@ -21,7 +21,7 @@ pub(crate) fn socket_owner(local: SocketAddr, remote: SocketAddr) -> Option<u32>
     };
     let ends = Ends::new(family, local, remote);
     let owner = |socket: &Evidence| (socket.inode != 0).then_some(socket.uid);
-    let wanted = Wanted {
+    let wanted = ExactQuery {
         cookie: None,
         interface: 0,
         ends: ends.clone(),

@@ -4,7 +4,7 @@
 
 use std::iter;
 
-use super::{Error, Row, StateSet, Wanted};
+use super::{Error, ExactQuery, Row, StateSet};
 use crate::tcp::{Ends, Family, RawState, State};
 
 /// `struct nlmsghdr`.
@@ -98,7 +98,7 @@ pub(super) fn mptcp_request(family: Family, states: StateSet) -> [u8; 80] {
 
 /// Asks for one socket; the reply carries `sequence`. States do not matter here.
 pub(super) fn exact_request(
-    wanted: &Wanted,
+    wanted: &ExactQuery,
     extensions: Extensions,
     sequence: u32,
 ) -> [u8; EXACT_REQUEST] {
@@ -486,7 +486,7 @@ mod tests {
 
     #[test]
     fn a_request_for_one_socket_names_its_ends_and_cookie() {
-        let mut wanted = Wanted {
+        let mut wanted = ExactQuery {
             cookie: Some(0x0123_4567_89ab_cdef),
             interface: 3,
             ends: Ends::new(

@@ -12,7 +12,8 @@ use super::namespaces::{self, Depth, Discovery, Namespace};
 use super::visit::Home;
 use super::wire::Extensions;
 use super::{
-    Answer, Dump, Error, Figures, Query, Row, StateSet, Wanted, exact, limits, proc_net, sock_diag,
+    Answer, Dump, Error, ExactQuery, Figures, Query, Row, StateSet, exact, limits, proc_net,
+    sock_diag,
 };
 use crate::clock::{monotonic, nanoseconds};
 use crate::tcp::{Evidence, Limits};
@@ -60,7 +61,7 @@ pub(crate) struct Cost {
     pub(crate) wall: Duration,
 }
 
-type Job = Box<dyn FnOnce(&mut Desk) + Send>;
+type Job = Box<dyn FnOnce(&mut ThreadState) + Send>;
 
 /// A handle on the thread, which answers in the order it is asked and ends with its last handle.
 ///
@@ -83,14 +84,14 @@ impl Worker {
         thread::Builder::new()
             .name("inventory".to_owned())
             .spawn(move || {
-                let mut desk = Desk {
+                let mut state = ThreadState {
                     home,
                     net: None,
                     buffer: Vec::new(),
                 };
                 for job in queue {
-                    job(&mut desk);
-                    if desk.home.is_lost() {
+                    job(&mut state);
+                    if state.home.is_lost() {
                         tracing::error!(
                             "cannot return to the daemon's own network namespace: counts stop here"
                         );
@@ -130,10 +131,10 @@ impl Worker {
         namespaces: Vec<Namespace>,
         reply: impl FnOnce(Vec<(u32, Result<Figures, Error>)>) + Send + 'static,
     ) {
-        self.enqueue(move |desk| {
+        self.enqueue(move |state| {
             let figures = namespaces
                 .iter()
-                .map(|namespace| (namespace.inode, desk.figures(namespace)));
+                .map(|namespace| (namespace.inode, state.figures(namespace)));
             reply(figures.collect());
         });
     }
@@ -142,13 +143,13 @@ impl Worker {
     /// the answers come with the namespace's inode number.
     pub(crate) fn ask(
         &self,
-        wanted: Vec<(Namespace, Vec<Wanted>)>,
+        wanted: Vec<(Namespace, Vec<ExactQuery>)>,
         is_explained: bool,
         reply: impl FnOnce(Vec<(u32, Result<Asked, Error>)>) + Send + 'static,
     ) {
-        self.enqueue(move |desk| {
+        self.enqueue(move |state| {
             let asked = wanted.iter().map(|(namespace, wanted)| {
-                (namespace.inode, desk.ask(namespace, wanted, is_explained))
+                (namespace.inode, state.ask(namespace, wanted, is_explained))
             });
             reply(asked.collect());
         });
@@ -161,7 +162,7 @@ impl Worker {
         states: StateSet,
         reply: impl FnOnce(Result<Snapshot, Error>) + Send + 'static,
     ) {
-        self.enqueue(move |desk| reply(desk.snapshot(&namespace, states)));
+        self.enqueue(move |state| reply(state.snapshot(&namespace, states)));
     }
 
     /// Asks for the limits of each namespace; they come with its inode number.
@@ -170,10 +171,10 @@ impl Worker {
         namespaces: Vec<Namespace>,
         reply: impl FnOnce(Vec<(u32, Result<Limits, Error>)>) + Send + 'static,
     ) {
-        self.enqueue(move |desk| {
+        self.enqueue(move |state| {
             let limits = namespaces
                 .iter()
-                .map(|namespace| (namespace.inode, desk.limits(namespace)));
+                .map(|namespace| (namespace.inode, state.limits(namespace)));
             reply(limits.collect());
         });
     }
@@ -185,11 +186,11 @@ impl Worker {
         namespaces: Vec<Namespace>,
         reply: impl FnOnce(Vec<(u32, Result<Option<Vec<Evidence>>, Error>)>, Cost) + Send + 'static,
     ) {
-        self.enqueue(move |desk| {
+        self.enqueue(move |state| {
             let meter = Meter::start();
             let found = namespaces
                 .iter()
-                .map(|namespace| (namespace.inode, desk.mptcp(namespace)));
+                .map(|namespace| (namespace.inode, state.mptcp(namespace)));
             let found = found.collect();
             reply(found, meter.stop());
         });
@@ -205,7 +206,7 @@ impl Worker {
         take: impl FnMut(&mut T, &Evidence) + Send + 'static,
         reply: impl FnOnce(Result<Survey<T>, Error>) + Send + 'static,
     ) {
-        self.enqueue(move |desk| reply(desk.survey(&namespace, query, found, take)));
+        self.enqueue(move |state| reply(state.survey(&namespace, query, found, take)));
     }
 
     /// Runs something on the thread, between two requests.
@@ -213,7 +214,7 @@ impl Worker {
         self.enqueue(move |_| job());
     }
 
-    fn enqueue(&self, job: impl FnOnce(&mut Desk) + Send + 'static) {
+    fn enqueue(&self, job: impl FnOnce(&mut ThreadState) + Send + 'static) {
         // A thread that has stopped drops the job, and the reply with it: the asker sees that.
         drop(self.jobs.send(Box::new(job)));
     }
@@ -229,14 +230,14 @@ pub(crate) fn wait<T: Send + 'static>(
 }
 
 /// What the thread works with.
-struct Desk {
+struct ThreadState {
     home: Home,
     /// This thread's /proc/net, which follows it from namespace to namespace.
     net: Option<Directory>,
     buffer: Vec<u8>,
 }
 
-impl Desk {
+impl ThreadState {
     fn figures(&mut self, namespace: &Namespace) -> Result<Figures, Error> {
         let (net, buffer) = (net(&mut self.net)?, &mut self.buffer);
         self.home.visit(namespace, || Figures::read(net, buffer))
@@ -251,7 +252,7 @@ impl Desk {
     fn ask(
         &self,
         namespace: &Namespace,
-        wanted: &[Wanted],
+        wanted: &[ExactQuery],
         is_explained: bool,
     ) -> Result<Asked, Error> {
         let meter = Meter::start();
@@ -433,7 +434,7 @@ mod tests {
     fn single_sockets_are_asked_for_by_namespace() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (local, none) = (listener.local_addr().unwrap(), "0.0.0.0:0".parse().unwrap());
-        let wanted = Wanted {
+        let wanted = ExactQuery {
             cookie: None,
             interface: 0,
             ends: Ends::new(Family::Ipv4, local, none),
