@@ -2,18 +2,18 @@
 //! sysctls as they are in one namespace. And the rules that flag sockets, as a table.
 
 mod rules;
+mod states;
 mod sysctls;
 #[cfg(test)]
 mod tests;
-mod words;
 
 use std::io::{self, Write};
 
 use serde::Serialize;
 
 pub(crate) use self::rules::{rules_table, write_rules};
+use self::states::{StateText, state_text};
 use self::sysctls::{Sysctl, sysctls};
-use self::words::{Words, words};
 use super::Style;
 use crate::tcp::{Limits, RawState, State};
 use crate::track::phrase::Span;
@@ -55,13 +55,13 @@ pub(crate) fn explanation(
     limits: &Limits,
     threshold: Option<&Threshold>,
 ) -> Explanation {
-    let Words {
+    let StateText {
         meaning,
         kept_by,
         ended_by,
         normal,
         advice,
-    } = words(state);
+    } = state_text(state);
     Explanation {
         name: state.name(),
         state,

@@ -2,7 +2,7 @@
 
 use crate::tcp::State;
 
-pub(super) struct Words {
+pub(super) struct StateText {
     pub(super) meaning: &'static str,
     pub(super) kept_by: &'static str,
     pub(super) ended_by: &'static str,
@@ -10,7 +10,7 @@ pub(super) struct Words {
     pub(super) advice: &'static str,
 }
 
-pub(super) const fn words(state: State) -> Words {
+pub(super) const fn state_text(state: State) -> StateText {
     match state {
         State::SynSent => SYN_SENT,
         State::SynRecv => SYN_RECV,
@@ -27,7 +27,7 @@ pub(super) const fn words(state: State) -> Words {
     }
 }
 
-const SYN_SENT: Words = Words {
+const SYN_SENT: StateText = StateText {
     meaning: "This side called connect() and waits for the answer to its connection request (SYN).",
     kept_by: "Nothing answers: the host is down, the address is wrong, or a firewall drops the SYN \
               or the SYN-ACK. A closed port on a running host answers at once with a reset.",
@@ -38,7 +38,7 @@ const SYN_SENT: Words = Words {
              anything comes back. Set a connect timeout in the application.",
 };
 
-const SYN_RECV: Words = Words {
+const SYN_RECV: StateText = StateText {
     meaning: "A connection request (SYN) arrived and this side sent the SYN-ACK. It waits for the ACK.",
     kept_by: "The ACK is lost or never sent. On Linux an ordinary half-open connection is not a \
               full socket but a request (new_syn_recv here, SYN-RECV in ss). A full socket is in \
@@ -48,7 +48,7 @@ const SYN_RECV: Words = Words {
     advice: "Check the path back to the client: routes, asymmetric paths, firewalls.",
 };
 
-const NEW_SYN_RECV: Words = Words {
+const NEW_SYN_RECV: StateText = StateText {
     meaning: "A half-open connection of a listener: the SYN-ACK was sent, and the ACK has not \
               arrived. The kernel keeps it as a small request, not as a socket, and announces no \
               transition.",
@@ -61,7 +61,7 @@ const NEW_SYN_RECV: Words = Words {
              queue is full (ss -ltn: Recv-Q above Send-Q), the process must call accept() faster.",
 };
 
-const ESTABLISHED: Words = Words {
+const ESTABLISHED: StateText = StateText {
     meaning: "The connection is open in both directions.",
     kept_by: "Neither side has closed it. An idle connection stays open forever, even after the \
               peer is gone, unless data is sent or SO_KEEPALIVE is on.",
@@ -72,7 +72,7 @@ const ESTABLISHED: Words = Words {
              application.",
 };
 
-const FIN_WAIT1: Words = Words {
+const FIN_WAIT1: StateText = StateText {
     meaning: "This side called close() or shutdown() and sent its FIN. It waits for the ACK of the \
               FIN, or for the peer's FIN.",
     kept_by: "The peer acknowledges neither the FIN nor the data before it: it is gone, a firewall \
@@ -87,7 +87,7 @@ const FIN_WAIT1: Words = Words {
              TCP_USER_TIMEOUT limits it before that.",
 };
 
-const FIN_WAIT2: Words = Words {
+const FIN_WAIT2: StateText = StateText {
     meaning: "This side has closed, and the peer has acknowledged the FIN. It waits for the peer \
               to close.",
     kept_by: "The peer keeps its side open: it still sends, or it is in CLOSE_WAIT and does not \
@@ -100,7 +100,7 @@ const FIN_WAIT2: Words = Words {
              If many orphans come and go: the peers are slow to close.",
 };
 
-const TIME_WAIT: Words = Words {
+const TIME_WAIT: StateText = StateText {
     meaning: "Both sides have closed. The side that closed first keeps a record of the connection, \
               to acknowledge a repeated FIN and to keep late segments out of a new connection with \
               the same addresses and ports.",
@@ -114,7 +114,7 @@ const TIME_WAIT: Words = Words {
              port range, or tcp_tw_reuse for outgoing connections.",
 };
 
-const CLOSE: Words = Words {
+const CLOSE: StateText = StateText {
     meaning: "There is no connection: the socket is new, or only bound, or its connection has ended.",
     kept_by: "A process holds a socket that it never connected, or whose connection has ended.",
     ended_by: "connect(), listen() or close().",
@@ -123,7 +123,7 @@ const CLOSE: Words = Words {
              the process, /proc/PID/fd lists its descriptors.",
 };
 
-const CLOSE_WAIT: Words = Words {
+const CLOSE_WAIT: StateText = StateText {
     meaning: "The peer has closed. The kernel has acknowledged the FIN and waits for the local \
               application to close.",
     kept_by: "The application has not called close(): it lost track of the descriptor (a leak), it \
@@ -137,7 +137,7 @@ const CLOSE_WAIT: Words = Words {
              the sockets for now. No sysctl limits this state.",
 };
 
-const LAST_ACK: Words = Words {
+const LAST_ACK: StateText = StateText {
     meaning: "The peer closed first, then this side. It waits for the ACK of its FIN.",
     kept_by: "The ACK does not arrive: the peer is gone, a firewall dropped the connection, or the \
               peer's window is 0 while data before the FIN is unsent. Or that data drains slowly.",
@@ -147,7 +147,7 @@ const LAST_ACK: Words = Words {
              no process holds it.",
 };
 
-const LISTEN: Words = Words {
+const LISTEN: StateText = StateText {
     meaning: "The socket waits for connection requests.",
     kept_by: "A server called listen().",
     ended_by: "close(), or the exit of the process.",
@@ -156,7 +156,7 @@ const LISTEN: Words = Words {
              Send-Q, the server does not keep up.",
 };
 
-const CLOSING: Words = Words {
+const CLOSING: StateText = StateText {
     meaning: "Both sides closed at the same time: the peer's FIN arrived before its ACK of this \
               side's FIN.",
     kept_by: "The ACK is lost, or the peer is gone.",
