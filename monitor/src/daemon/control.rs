@@ -48,7 +48,7 @@ const BACK_OFF: Duration = Duration::from_millis(10);
 /// Bytes.
 const LONGEST_QUESTION: u64 = 1 << 16;
 /// For a question to arrive, and for an answer to be taken.
-const MANNERS: Duration = Duration::from_secs(5);
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// For a whole answer to be taken: the time that is spent waiting for the asker.
 const TAKING: Duration = Duration::from_mins(1);
 
@@ -366,12 +366,12 @@ async fn answer(
     let mut line = Vec::new();
     let (receiver, mut sender) = stream.split();
     timeout(
-        MANNERS,
+        EXCHANGE_TIMEOUT,
         receiver.take(LONGEST_QUESTION).read_to_end(&mut line),
     )
     .await??;
     // Told first, so that another version learns why it gets no answer.
-    timeout(MANNERS, sender.write_all(&hello()?)).await??;
+    timeout(EXCHANGE_TIMEOUT, sender.write_all(&hello()?)).await??;
     let question = serde_json::from_slice(&line)?;
     if question == Question::Version {
         return Ok(());
@@ -397,7 +397,7 @@ async fn answer(
                 None => return Ok(()),
             },
             _ = signs.tick() => {
-                timeout(MANNERS, sender.write_all(b" ")).await??;
+                timeout(EXCHANGE_TIMEOUT, sender.write_all(b" ")).await??;
                 if began.elapsed() > ANSWERED_WITHIN {
                     return Err(io::ErrorKind::TimedOut.into());
                 }
@@ -408,7 +408,7 @@ async fn answer(
     let mut next = first;
     while let Some(piece) = next {
         let began = Instant::now();
-        timeout(MANNERS, sender.write_all(&piece)).await??;
+        timeout(EXCHANGE_TIMEOUT, sender.write_all(&piece)).await??;
         waited += began.elapsed();
         if waited > TAKING {
             return Err(io::ErrorKind::TimedOut.into());

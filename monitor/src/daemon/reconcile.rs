@@ -14,9 +14,9 @@ use tokio::time::{Instant, sleep};
 use super::control::{Asker, Question as Asked, Reply as Answer};
 use super::descriptors::DescriptorWatch;
 use super::live::Live;
+use super::namespaces::Namespaces;
 use super::owners::OwnerWatch;
 use super::queue::{Queue, Waiting};
-use super::roster::Roster;
 use super::sampler::Sampler;
 use super::service;
 use super::wakeups::Ticker;
@@ -65,7 +65,7 @@ const AUDIT_EVERY: Duration = Duration::from_mins(1);
 pub(super) struct Reconciler {
     live: Rc<RefCell<Live>>,
     walker: Walker,
-    roster: Roster,
+    namespaces: Namespaces,
     /// Namespaces of which a failure was logged.
     failing: BTreeSet<u32>,
     queue: Queue,
@@ -113,7 +113,7 @@ impl Reconciler {
             watch,
             live,
             walker: Walker::new(worker),
-            roster: Roster::default(),
+            namespaces: Namespaces::default(),
             failing: BTreeSet::new(),
             queue: Queue::new(settings.walk_share, monotonic()),
             audited: BTreeMap::new(),
@@ -135,7 +135,7 @@ impl Reconciler {
         let until = monotonic() + TIME_FOR_THE_FIRST;
         self.round(Effort::Asked { until }).await?;
         tracing::info!(
-            namespaces = self.roster.known().len(),
+            namespaces = self.namespaces.known().len(),
             "first snapshot taken"
         );
         self.log_summary("counts");
@@ -239,7 +239,7 @@ impl Reconciler {
                 }
             }
         }
-        let known = self.roster.known();
+        let known = self.namespaces.known();
         let descriptors = self.descriptors.latest();
         self.watch
             .round(&self.walker, known, descriptors, !askers.is_empty())
@@ -269,7 +269,7 @@ impl Reconciler {
         let due: Vec<Namespace> = {
             let live = self.live.borrow();
             let is_active = |known: &&Namespace| live.census.is_active(known.inode, now_ns);
-            let known = self.roster.known().iter();
+            let known = self.namespaces.known().iter();
             let mut active: Vec<&Namespace> = known.filter(is_active).collect();
             // Those in which most can have ended.
             active.sort_by_cached_key(|known| Reverse(live.census.total(known.inode)));
@@ -285,7 +285,7 @@ impl Reconciler {
     fn publish(&mut self) {
         self.live.borrow_mut().note_losses();
         let summary = self.summary();
-        let (worker, known) = (self.walker.worker(), self.roster.known());
+        let (worker, known) = (self.walker.worker(), self.namespaces.known());
         if !self.watch.is_shown() {
             self.owners.turn(summary.sockets(), worker, known);
         }
@@ -298,7 +298,7 @@ impl Reconciler {
 
     /// Answers on a thread of its own: an asker may be slow.
     async fn answer(&mut self, question: Asked, reply: Answer) -> Result<()> {
-        let known = self.roster.known();
+        let known = self.namespaces.known();
         match question {
             // Answered already.
             Asked::Version => {}
@@ -335,7 +335,7 @@ impl Reconciler {
         }
         let waiting = std::mem::take(&mut self.waiting);
         let (wanted, replies): (Vec<Wanted>, Vec<Answer>) = waiting.into_iter().unzip();
-        let known = self.roster.known();
+        let known = self.namespaces.known();
         let reports = self.watch.reports(&self.walker, known, &wanted).await?;
         for (report, reply) in reports.into_iter().zip(replies) {
             reply.send(move |reply| json::write(reply, &report));
@@ -347,7 +347,7 @@ impl Reconciler {
         let live = self.live.borrow();
         let summary = summarize(
             &live.census,
-            self.roster.known(),
+            self.namespaces.known(),
             Source::Daemon,
             live.totals(),
             self.descriptors.latest(),
@@ -410,17 +410,17 @@ impl Reconciler {
 
     async fn discover_if_due(&mut self, is_asked: bool) -> Result<()> {
         let spoke = self.live.borrow_mut().census.take_discovered();
-        let has_news = self.roster.is_news(&spoke);
-        if is_asked || has_news || self.roster.is_due() {
+        let has_news = self.namespaces.is_news(&spoke);
+        if is_asked || has_news || self.namespaces.is_due() {
             self.descriptors.turn(is_asked || has_news).await;
         }
         let refreshed = self
-            .roster
+            .namespaces
             .refresh(&self.walker, &spoke, is_asked, &mut self.descriptors)
             .await;
         let has_looked = match refreshed {
             // Without any there is nothing to go on with.
-            Err(error) if error.is_fatal() || self.roster.known().is_empty() => {
+            Err(error) if error.is_fatal() || self.namespaces.known().is_empty() => {
                 return Err(error).context("cannot find network namespaces");
             }
             Err(error) => {
@@ -435,7 +435,7 @@ impl Reconciler {
             Ok(has_looked) => has_looked,
         };
         if has_looked {
-            let known = self.roster.known().iter();
+            let known = self.namespaces.known().iter();
             let inodes: BTreeSet<u32> = known.map(|known| known.inode).collect();
             self.failing.retain(|netns| inodes.contains(netns));
             self.audited.retain(|netns, _| inodes.contains(netns));
@@ -446,7 +446,7 @@ impl Reconciler {
 
     /// The namespaces whose figures are to be read now.
     fn due(&self, effort: Effort) -> Vec<Namespace> {
-        let known = self.roster.known();
+        let known = self.namespaces.known();
         if effort != Effort::Usual {
             return known.to_vec();
         }
@@ -487,7 +487,7 @@ impl Reconciler {
             return Ok(());
         }
         self.discover_if_due(true).await?;
-        let known = self.roster.known().iter();
+        let known = self.namespaces.known().iter();
         let elsewhere = known.filter(|known| gone.contains(&known.inode));
         let elsewhere = elsewhere.cloned().collect();
         self.try_figures(elsewhere).await.map(drop)
@@ -553,7 +553,7 @@ impl Reconciler {
         let mut wanted: BTreeMap<u32, Vec<Question>> = BTreeMap::new();
         {
             let mut live = self.live.borrow_mut();
-            for namespace in self.roster.known() {
+            for namespace in self.namespaces.known() {
                 let netns = namespace.inode;
                 let questions = live.census.questions(netns, nanoseconds(now), is_asked);
                 if questions.len() > most {
@@ -586,7 +586,7 @@ impl Reconciler {
         }
         let mut asked = Vec::new();
         for (netns, questions) in &wanted {
-            if let Some(namespace) = self.roster.get(*netns) {
+            if let Some(namespace) = self.namespaces.get(*netns) {
                 asked.push((namespace.clone(), questions.clone()));
             }
         }
@@ -626,7 +626,7 @@ impl Reconciler {
         let waiting: Vec<Waiting> = {
             let mut live = self.live.borrow_mut();
             let census = &mut live.census;
-            let known = self.roster.known().iter();
+            let known = self.namespaces.known().iter();
             let waiting = known.map(|namespace| {
                 let netns = namespace.inode;
                 let (mut need, since_ns) = census.need(netns, now_ns, is_asked);
@@ -667,7 +667,7 @@ impl Reconciler {
         }
         let mut due: Vec<(Duration, u32, u64)> = {
             let live = self.live.borrow();
-            let known = self.roster.known().iter();
+            let known = self.namespaces.known().iter();
             known
                 .map(|namespace| {
                     let audited = self.audited.get(&namespace.inode).copied();
@@ -703,7 +703,7 @@ impl Reconciler {
 
     /// Walks one namespace's sockets.
     async fn snapshot(&mut self, netns: u32, scope: Scope, urgency: Urgency) -> Result<()> {
-        let Some(namespace) = self.roster.get(netns).cloned() else {
+        let Some(namespace) = self.namespaces.get(netns).cloned() else {
             return Ok(());
         };
         let began_ns = {
@@ -756,7 +756,7 @@ impl Reconciler {
 
     /// A namespace that has gone is looked for again; anything else is worth a word.
     fn note_failure(&mut self, netns: u32, error: &Error) {
-        self.roster.look_soon();
+        self.namespaces.look_soon();
         if !matches!(error, Error::Gone { .. }) && self.failing.insert(netns) {
             tracing::warn!(netns, "cannot take the inventory: {error}");
         }

@@ -16,7 +16,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const DEEP_LOOKS: u64 = 12;
 
 #[derive(Debug, Default)]
-pub(super) struct Roster {
+pub(super) struct Namespaces {
     /// Ordered by inode number.
     known: Vec<Namespace>,
     /// Inode numbers that transitions name and that are not to be found.
@@ -26,7 +26,7 @@ pub(super) struct Roster {
     unreadable: u64,
 }
 
-impl Roster {
+impl Namespaces {
     pub(super) fn known(&self) -> &[Namespace] {
         &self.known
     }
