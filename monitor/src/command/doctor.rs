@@ -66,34 +66,7 @@ fn program() -> [DoctorRow; 3] {
         extra(|capabilities| &capabilities.requests),
         extra(|capabilities| &capabilities.minisockets),
     );
-    let (outcome, found, mend) = match &attached {
-        Err(error) => (Outcome::Missing, error.to_string(), None),
-        Ok(probe) => {
-            let capabilities = probe.capabilities();
-            let notes = capabilities.notes.join("; ");
-            match (capabilities.is_identifying, capabilities.program) {
-                (true, _) => (
-                    Outcome::Ok,
-                    "BTF-typed, loaded and attached".to_owned(),
-                    None,
-                ),
-                (false, program) => (
-                    Outcome::Degraded,
-                    format!("only the {program} program, without cookies: {notes}"),
-                    Some("boot Linux 5.12 or later with BTF".to_owned()),
-                ),
-            }
-        }
-    };
-    let program = DoctorRow {
-        name: "program",
-        outcome,
-        found,
-        why: "reports every transition; without cookies in the events, counts come from a table \
-              walk after each change"
-            .to_owned(),
-        mend,
-    };
+    let program = attached_program(&attached);
     let extra = |name, (outcome, found), why: &str| DoctorRow {
         name,
         outcome,
@@ -116,6 +89,38 @@ fn program() -> [DoctorRow; 3] {
              walk separates FIN_WAIT2 from TIME_WAIT, and their sum is still right",
         ),
     ]
+}
+
+/// How the program is attached, or why not.
+fn attached_program(attached: &Result<Probe, probe::Error>) -> DoctorRow {
+    let (outcome, found, mend) = match attached {
+        Err(error) => (Outcome::Missing, error.to_string(), None),
+        Ok(probe) => {
+            let capabilities = probe.capabilities();
+            let notes = capabilities.notes.join("; ");
+            match (capabilities.is_identifying, capabilities.program) {
+                (true, _) => (
+                    Outcome::Ok,
+                    "BTF-typed, loaded and attached".to_owned(),
+                    None,
+                ),
+                (false, program) => (
+                    Outcome::Degraded,
+                    format!("only the {program} program, without cookies: {notes}"),
+                    Some("boot Linux 5.12 or later with BTF".to_owned()),
+                ),
+            }
+        }
+    };
+    DoctorRow {
+        name: "program",
+        outcome,
+        found,
+        why: "reports every transition; without cookies in the events, counts come from a table \
+              walk after each change"
+            .to_owned(),
+        mend,
+    }
 }
 
 /// Walks this host's namespaces, as `status` would.

@@ -75,6 +75,18 @@ impl Watch {
         Ok(look)
     }
 
+    /// What to ask about every lingering socket, as of all transitions so far.
+    fn lingering_questions(&self, namespaces: &[Namespace]) -> BTreeMap<u32, Vec<Question>> {
+        let inodes = namespaces.iter().map(|namespace| namespace.inode).collect();
+        let mut live = self.live.borrow_mut();
+        live.drain_all();
+        if live.is_identifying() {
+            live.census.lingering_questions(&inodes, MOST_ASKED)
+        } else {
+            BTreeMap::new()
+        }
+    }
+
     /// Adds to the scene the namespaces of which every lingering socket is known, and can be asked for
     /// by its ends: a walk looks through the whole host's table. What that cost, and the others.
     async fn ask(
@@ -83,16 +95,7 @@ impl Watch {
         namespaces: &[Namespace],
         scene: &mut Scene,
     ) -> Result<(Duration, Vec<Namespace>)> {
-        let inodes = namespaces.iter().map(|namespace| namespace.inode).collect();
-        let questions = {
-            let mut live = self.live.borrow_mut();
-            live.drain_all();
-            if live.is_identifying() {
-                live.census.lingering_questions(&inodes, MOST_ASKED)
-            } else {
-                BTreeMap::new()
-            }
-        };
+        let questions = self.lingering_questions(namespaces);
         let is_askable = |namespace: &Namespace| {
             questions.contains_key(&namespace.inode) && self.limits.contains_key(&namespace.inode)
         };
