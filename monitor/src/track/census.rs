@@ -509,7 +509,7 @@ impl Census {
         seen: impl Iterator<Item = Seen>,
     ) -> u64 {
         let namespace = self.namespaces.entry(netns).or_default();
-        let was_known = namespace.trust < Trust::Unknown;
+        let was_known = matches!(namespace.trust, Trust::Sound | Trust::Suspect);
         let window = namespace.window.take().unwrap_or_default();
         let number = self.sockets.next_snapshot();
         let mut merge = Merge::new(netns, snapshot, number, window);
