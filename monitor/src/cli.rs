@@ -25,7 +25,7 @@ pub(crate) use verbs::{DoctorArgs, ExplainArgs, PortsArgs, SourceArgs, SourceCho
 const EXIT_CODES: &str = "\
 Exit codes:
   0  fine
-  1  findings, or a failure
+  1  something is stuck, or a failure
   2  wrong usage, or an invalid configuration
   3  not enough privilege
   4  the kernel cannot do it";

@@ -16,8 +16,8 @@ as `ss` counts them, and how many of them are stuck.
 
 Exit codes:
   0  OK
-  1  WARNING   at least -w findings (stuck sockets, leaks, ...) of any severity
-  2  CRITICAL  at least -c critical findings
+  1  WARNING   at least -w stuck sockets and other incidents (leaks, ports, ...)
+  2  CRITICAL  at least -c of them are critical
   3  UNKNOWN   wrong usage, invalid configuration, no privilege, no answer in time";
 
 /// Exit code of a plugin that could not look.
@@ -26,7 +26,7 @@ const UNKNOWN: i32 = 3;
 /// Flags of `check`.
 #[derive(Args, Debug)]
 pub(crate) struct CheckArgs {
-    /// WARNING at this number of findings of any severity
+    /// WARNING at N stuck sockets and other incidents (leaks, ports, ...)
     #[arg(
         short,
         long,
@@ -35,7 +35,7 @@ pub(crate) struct CheckArgs {
         value_parser = clap::value_parser!(u64).range(1..)
     )]
     pub(crate) warning: u64,
-    /// CRITICAL at this number of critical findings
+    /// CRITICAL at N critical ones
     #[arg(
         short,
         long,
