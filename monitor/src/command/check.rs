@@ -52,7 +52,7 @@ fn look(args: &CheckArgs) -> Result<(Report, &'static str)> {
     let report = source.report(Wanted::default(), u64::MAX)?;
     ensure!(
         report.missing.is_empty(),
-        "network namespaces that could not be looked at: {:?}; the daemon's log says why",
+        "network namespaces that could not be checked: {:?}; the daemon's log says why",
         report.missing
     );
     Ok((report, source.name()))

@@ -225,7 +225,7 @@ fn watch(source: &mut Source, shown: &Shown<'_>, color: Color) -> Result<ExitCod
             let mut report = source.report(wanted, known.unwrap_or(u64::MAX))?;
             let is_new = known.is_some_and(|known| report.given < known);
             if is_new {
-                tracing::warn!("another daemon answers: what is raised now comes again");
+                tracing::warn!("another daemon answers: what is active now is printed again");
             }
             if known.is_none() || is_new {
                 report.notices = raised_before(&report.incidents);
@@ -233,7 +233,7 @@ fn watch(source: &mut Source, shown: &Shown<'_>, color: Color) -> Result<ExitCod
             note_missing(&report);
             known = Some(report.given);
             if report.missed > 0 && !is_table {
-                tracing::warn!(notices = report.missed, "too late for some notices");
+                tracing::warn!(notices = report.missed, "some changes were missed");
             }
             let mut out = io::BufWriter::new(io::stdout().lock());
             let printed = if is_table {
@@ -255,7 +255,7 @@ fn watch(source: &mut Source, shown: &Shown<'_>, color: Color) -> Result<ExitCod
 
 fn note_missing(report: &Report) {
     if !report.missing.is_empty() {
-        tracing::warn!(netns = ?report.missing, "could not be looked at; the daemon's log says why");
+        tracing::warn!(netns = ?report.missing, "could not be checked; the daemon's log says why");
     }
 }
 

@@ -273,8 +273,8 @@ impl Watch {
             tracing::warn!(
                 sockets,
                 services,
-                "too much lingers at once: these sockets have no exact age, these services are not \
-                 watched for leaks"
+                "too many lingering sockets: some have no exact age, and some services are not \
+                 checked for leaks"
             );
         }
         self.dropped = dropped;

@@ -309,7 +309,7 @@ fn template(
     let sockets = grouped(incident.sockets);
     let growth = rate(growth);
     let what = format!(
-        "{sockets} connections that the peer closed and the application does not; they have grown for \
+        "{sockets} connections that the peer closed and the application did not; growing for \
          {lasted}, now by {growth}/s"
     );
     let Some((owner, held)) = holder else {
@@ -348,14 +348,15 @@ fn advice(incident: &Incident, names: &Names, holder: Option<(&Owner, u64)>) -> 
         Some((owner, _)) => {
             let pid = owner.process.pid;
             format!(
-                "list them: `{list}`; see where its threads wait: `cat /proc/{pid}/task/*/stack`; fix the \
-                 path that does not close() after read() returns 0 (often an error's), and restart \
-                 pid {pid} to free the sockets: no sysctl does"
+                "list them: `{list}`; see where its threads wait: `cat /proc/{pid}/task/*/stack`; \
+                 fix the code path that does not close() after read() returns 0 (often an error \
+                 path), and restart pid {pid} to free the sockets: no sysctl does"
             )
         }
         None => format!(
-            "list them: `{list}`; fix the path that does not close() after read() returns 0 (often an \
-             error's), and restart the application to free the sockets: no sysctl does"
+            "list them: `{list}`; fix the code path that does not close() after read() returns 0 \
+             (often an error path), and restart the application to free the sockets: no sysctl \
+             does"
         ),
     }
 }

@@ -87,7 +87,7 @@ fn a_client_before_a_black_hole() {
     begun.assert_age(&all, finding);
     assert_eq!(finding["retransmits"], 3, "{finding:#}");
     assert_eq!(finding["timer"], "retransmit");
-    says(finding, "sent again 3 times");
+    says(finding, "retransmitted 3 times");
     let stuck = stuck_by_kernel(&wire.left, "--all");
     begun.assert_bound(&stuck, stuck.only("syn_sent"));
 }

@@ -241,7 +241,7 @@ impl Watch {
     /// A namespace that has gone is none; anything else is worth a word.
     fn note_failure(&mut self, netns: u32, error: &Error) {
         if !matches!(error, Error::Gone { .. }) && self.failing.insert(netns) {
-            tracing::warn!(netns, "cannot look for what lingers: {error}");
+            tracing::warn!(netns, "cannot check for lingering sockets: {error}");
         }
     }
 

@@ -202,9 +202,9 @@ fn the_growth_is_shared_by_what_each_process_holds() {
     assert_eq!(severities, [high, low, low, high]);
     assert_eq!(
         found[0].reason,
-        "2,000 connections that the peer closed and the application does not; they have grown for \
-         1 min, now by 33.3/s; pid 1 ('web'\x1b[2J\n) has 4,000 of 20,000 descriptors open and \
-         reaches its limit in 8 min"
+        "2,000 connections that the peer closed and the application did not; growing for 1 min, \
+         now by 33.3/s; pid 1 ('web'\x1b[2J\n) has 4,000 of 20,000 descriptors open and reaches \
+         its limit in 8 min"
     );
     assert_eq!(
         (found[0].sockets, found[0].oldest_seconds),

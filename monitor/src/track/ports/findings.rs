@@ -38,7 +38,7 @@ fn port_reason(port: &PortUse, forecast: Forecast) -> String {
          them in TIME_WAIT"
     );
     if port.reusable > 0 {
-        let _ = write!(reason, ", and {reusable} more there may be taken again");
+        let _ = write!(reason, ", and {reusable} more may be reused");
     }
     let _ = match (forecast.exhausted_in, forecast.rate) {
         (Some(Duration::ZERO), _) => {
@@ -65,8 +65,8 @@ fn port_advice(port: &PortUse, enter: &str) -> String {
         };
         if !sysctls.is_empty() {
             steps.push(format!(
-                "let connect() reuse TIME_WAIT: `{enter}sysctl -w {sysctls}` (both are needed, and \
-                 timestamps at the peer, too)"
+                "let connect() reuse TIME_WAIT: `{enter}sysctl -w {sysctls}` (both are needed, \
+                 and timestamps at the peer)"
             ));
         }
     }
@@ -91,8 +91,8 @@ pub(super) fn bucket_incident(
         reason: bucket_reason(bucket),
         advice: format!(
             "raise the limit (about 0.3 KB of kernel memory each): `{enter}sysctl -w \
-             net.ipv4.tcp_max_tw_buckets={wider}`; or let the peer close first: who closes first keeps \
-             the TIME_WAIT"
+             net.ipv4.tcp_max_tw_buckets={wider}`; or let the peer close first: the side that \
+             closes first keeps the TIME_WAIT"
         ),
         ..Incident::new(
             Kind::TimeWaitBuckets,
@@ -108,8 +108,8 @@ fn bucket_reason(bucket: &BucketUse) -> String {
         [bucket.minisockets, bucket.limit, bucket.overflows].map(grouped);
     let used = if bucket.minisockets > bucket.limit {
         format!(
-            "all {limit} TIME_WAIT buckets are in use, and {minisockets} minisockets are there: the \
-             limit was lowered"
+            "all {limit} TIME_WAIT buckets are in use, by {minisockets} minisockets: the limit \
+             was lowered"
         )
     } else {
         format!("{minisockets} of {limit} TIME_WAIT buckets are in use")

@@ -243,8 +243,8 @@ impl Sum {
             owners: owners.collect(),
             reason: self.reason(group, threshold),
             advice: format!(
-                "`tcplinger explain {state}` tells what keeps sockets there and what ends it; the \
-                 thresholds are those of the rule {:?}: `tcplinger stuck --rules`",
+                "see what keeps sockets in the state: `tcplinger explain {state}`; see the rule \
+                 {:?}: `tcplinger stuck --rules`",
                 rule.name
             ),
             ..Incident::new(Kind::Count, severity, state, self.netns)

@@ -41,7 +41,7 @@ pub(crate) fn threshold(rules: &Rules, state: State, limits: &Limits) -> Thresho
         State::CloseWait => (
             Duration::from_mins(1),
             Duration::from_mins(5),
-            "no sysctl limits it: 1 min, and 5 min for critical".to_owned(),
+            "no sysctl limits it: 1 min for a warning, 5 min for critical".to_owned(),
         ),
         _ => (Duration::MAX, Duration::MAX, "not flagged".to_owned()),
     };
@@ -104,13 +104,13 @@ fn syn_recv(limits: &Limits) -> (Duration, Duration, String) {
 fn unacknowledged_fin(limits: &Limits) -> (Duration, Duration, String) {
     let timeout = orphan_timeout(limits);
     let meaning = if limits.orphan_retries == 0 {
-        ", which stands for 8"
+        ", which means 8"
     } else {
         ""
     };
     let derivation = format!(
-        "tcp_orphan_retries {}{meaning}: the kernel drops an orphan at the first try after {}; a \
-         quarter of that without progress, half for critical",
+        "tcp_orphan_retries {}{meaning}: the kernel drops an orphan at the first retry after {}; \
+         a quarter of that without progress for a warning, half for critical",
         limits.orphan_retries,
         Span(timeout),
     );
@@ -123,8 +123,8 @@ fn fin_wait2(limits: &Limits) -> (Duration, Duration, String) {
     // (`tcp_fin_time()` in `include/net/tcp.h`, Linux 6.18), or what `TCP_LINGER2` says.
     let warning = timeout.saturating_add(timeout / 4);
     let derivation = format!(
-        "tcp_fin_timeout {}: only sockets that a process still holds are flagged; a quarter more, 5 \
-         times for critical",
+        "tcp_fin_timeout {}: only sockets that a process holds are flagged; 1.25 times that for a \
+         warning, 5 times for critical",
         Span(timeout),
     );
     (warning, timeout.saturating_mul(5), derivation)

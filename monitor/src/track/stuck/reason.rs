@@ -14,8 +14,8 @@ const SAME_TIME: Duration = Duration::from_secs(1);
 /// A peer that reads slowly has a window of 0 most of the time, but not for so long.
 const SLOW_READ: Duration = Duration::from_secs(5);
 /// Whose sockets have no descriptor that could be found.
-const NO_DESCRIPTOR: &str = "no process was found to have it open as a descriptor: a kernel socket \
-                             (NFS, iSCSI), io_uring, MPTCP, or a descriptor in flight";
+const NO_DESCRIPTOR: &str = "no process has a descriptor for it: a kernel socket (NFS, iSCSI), \
+                             io_uring, MPTCP, or a descriptor in flight";
 
 /// One sentence; its spans are for [`crate::track::phrase::rendered`].
 pub(super) fn template(case: &Case<'_>) -> String {
@@ -32,12 +32,10 @@ fn of_state(case: &Case<'_>) -> String {
     let tail = unanswered(case.evidence);
     match case.evidence.state {
         State::SynSent => format!(
-            "the SYN sent {ago} has no answer{tail}; by the sysctls connect() fails after {}",
+            "the SYN sent {ago} has no answer{tail}; connect() fails after {} (by the sysctls)",
             Span(connect_timeout(case.limits)),
         ),
-        State::SynRecv => format!(
-            "the SYN of the peer came {ago}; its acknowledgement of the SYN+ACK has not{tail}"
-        ),
+        State::SynRecv => format!("the peer's SYN arrived {ago}; its ACK has not{tail}"),
         State::FinWait1 => format!(
             "this side closed {ago}; {}; {}",
             holding(case),
@@ -50,7 +48,7 @@ fn of_state(case: &Case<'_>) -> String {
             outstanding(case),
         ),
         State::Closing => format!(
-            "both sides closed at the same time, the peer's FIN came {ago}; {}",
+            "both sides closed at the same time, the peer's FIN arrived {ago}; {}",
             outstanding(case),
         ),
         state => format!("it entered {state} {ago}"),
@@ -89,36 +87,36 @@ pub(crate) fn advice(case: &Case<'_>, list: &str, enter: &str) -> String {
     let capture = capture(evidence, enter);
     match evidence.state {
         State::SynSent => format!(
-            "check that {remote} is the right address and that its host is up; see whether an answer \
-             comes, or a firewall drops it: {capture}; bound the wait in the application, by a timeout \
-             of its own or TCP_SYNCNT"
+            "check that {remote} is the right address and that its host is up; see whether an \
+             answer arrives or a firewall drops it: {capture}; limit the wait in the application, \
+             with its own timeout or TCP_SYNCNT"
         ),
         State::SynRecv => format!(
-            "check the way back to {remote} (routes, firewalls): {capture}; very many from changing \
-             addresses are a SYN flood, against which tcp_syncookies helps"
+            "check the path back to {remote} (routes, firewalls): {capture}; many from changing \
+             addresses are a SYN flood: keep tcp_syncookies on"
         ),
         State::CloseWait if case.is_unaccepted => format!(
-            "see the backlog: `{enter}ss -ltn 'sport = :{port}'`; find out why the listener's process \
-             does not call accept(): {}",
+            "see the backlog: `{enter}ss -ltn 'sport = :{port}'`; find out why the listener's \
+             process does not call accept(): {}",
             look_into(case, &listed),
         ),
         State::CloseWait if evidence.inode == 0 => format!(
-            "see whether a listener has connections waiting for accept(): `{enter}ss -ltn 'sport = \
-             :{port}'`; no sysctl bounds CLOSE_WAIT"
+            "see whether a listener has connections waiting for accept(): `{enter}ss -ltn 'sport \
+             = :{port}'`; no sysctl limits CLOSE_WAIT"
         ),
         State::CloseWait => format!(
-            "{listed}; find the missing close(): {}; the process must close, or be restarted: no sysctl \
-             bounds CLOSE_WAIT",
+            "{listed}; find the missing close(): {}; the process must close, or be restarted: no \
+             sysctl limits CLOSE_WAIT",
             look_into(case, "it is in the application"),
         ),
         State::FinWait2 if case.is_orphaned() => {
-            "nothing: the kernel ends it by itself; where there are many, find out why the peers \
+            "nothing: the kernel ends it by itself; if there are many, find out why the peers \
              keep their side open"
                 .to_owned()
         }
         State::FinWait2 => format!(
-            "{listed}; call close() instead of shutdown() alone, or bound the wait for the peer's end: \
-             {}; SO_KEEPALIVE notices a peer that is gone",
+            "{listed}; call close() instead of shutdown() alone, or limit the wait for the peer's \
+             FIN: {}; SO_KEEPALIVE detects a peer that is gone",
             look_into(case, "it is in the application"),
         ),
         State::FinWait1 | State::LastAck | State::Closing => {
@@ -140,12 +138,13 @@ fn close_wait(case: &Case<'_>, ago: &str) -> String {
     let evidence = case.evidence;
     let mut parts = vec![if case.is_unaccepted {
         format!(
-            "the peer closed {ago} while the connection waited in the accept queue; nobody has \
-             called accept() for it"
+            "the peer closed {ago} while the connection waited in the accept queue; no process \
+             has called accept() for it"
         )
     } else if evidence.inode == 0 {
         format!(
-            "the peer closed {ago}; the socket is no file of any process: it may wait for accept()"
+            "the peer closed {ago}; the socket is not a file of any process: it may wait for \
+             accept()"
         )
     } else if case.owners.is_empty() {
         format!("the peer closed {ago}; this side has not; {NO_DESCRIPTOR}")
@@ -155,7 +154,7 @@ fn close_wait(case: &Case<'_>, ago: &str) -> String {
     match evidence.unread_bytes() {
         0 if evidence.inode == 0 => {}
         0 if evidence.has_read_end() => {
-            parts.push("it has read everything, the end of the stream included".to_owned());
+            parts.push("it has read everything, including the end of the stream".to_owned());
         }
         0 if evidence.is_mptcp => {}
         0 => parts.push("it has not read the end of the stream".to_owned()),
@@ -184,9 +183,10 @@ fn fin_wait2(case: &Case<'_>, ago: &str) -> String {
     };
     let received = case.evidence.info.map(|info| info.last_data_received);
     let mut parts = vec![format!(
-        "the peer acknowledged the end of this side {ago} and has not closed its own; {holding}{end}"
+        "the peer acknowledged this side's FIN {ago} and has not closed its own side; \
+         {holding}{end}"
     )];
-    parts.extend(lately(case, received, "data last came"));
+    parts.extend(lately(case, received, "data last arrived"));
     parts.join("; ")
 }
 
@@ -209,7 +209,7 @@ fn lately(case: &Case<'_>, span: Option<Duration>, what: &str) -> Option<String>
 /// For the states that follow the end of its own side.
 fn holding(case: &Case<'_>) -> &'static str {
     if case.is_orphaned() {
-        "no process holds the socket any more"
+        "no process holds the socket"
     } else if case.owners.is_empty() {
         NO_DESCRIPTOR
     } else {
@@ -231,16 +231,18 @@ fn outstanding(case: &Case<'_>) -> String {
 fn unanswered(evidence: &Evidence) -> String {
     let times = match evidence.retransmits {
         1 => "once".to_owned(),
-        many => format!("{many} times in a row"),
+        many => format!("{many} times"),
     };
     let tries = match evidence.timer {
-        Timer::Retransmit(_) if evidence.retransmits > 0 => format!("; sent again {times}"),
-        Timer::Probe(_) if evidence.retransmits > 0 => format!("; probed {times} in vain"),
+        Timer::Retransmit(_) if evidence.retransmits > 0 => format!("; retransmitted {times}"),
+        Timer::Probe(_) if evidence.retransmits > 0 => {
+            format!("; probed {times} without an answer")
+        }
         _ => String::new(),
     };
     match evidence.timer {
         _ if is_unread(evidence) => {
-            format!("; the peer's window is 0, its application does not read{tries}")
+            format!("; the peer's window is 0: its application does not read{tries}")
         }
         Timer::Probe(_) if has_zero_window(evidence) => {
             format!("; the peer's window was 0 when it last answered{tries}")
@@ -269,17 +271,18 @@ fn unacknowledged(case: &Case<'_>, capture: &str, listed: &str) -> String {
     let remote = evidence.remote;
     let is_draining = evidence.unacked_bytes() > 0 && !evidence.is_retransmitting();
     let look = if is_unread(evidence) {
-        format!("look at the application at {remote}, which does not read what it was sent")
+        format!("check the application at {remote}, which does not read the data sent to it")
     } else if is_draining && case.idle() < case.ages.warning {
-        "nothing while data still moves: the peer reads slowly, or the way to it is slow".to_owned()
+        "nothing while data still moves: the peer reads slowly, or the path to it is slow"
+            .to_owned()
     } else {
-        format!("check the host of {remote} and the way there and back: {capture}")
+        format!("check the host of {remote} and the path there and back: {capture}")
     };
     if case.is_orphaned() {
         format!("{look}; {}", end_of_orphan(case))
     } else {
         let holder = look_into(case, "no process was found that holds it");
-        format!("{listed}; {look}; TCP_USER_TIMEOUT bounds the wait: {holder}")
+        format!("{listed}; {look}; TCP_USER_TIMEOUT limits the wait: {holder}")
     }
 }
 
@@ -289,11 +292,11 @@ fn end_of_orphan(case: &Case<'_>) -> String {
     if is_unread(case.evidence) {
         let longest = Span(case.limits.rto_max);
         format!(
-            "the kernel drops an orphan when the time between two probes has grown to {longest}"
+            "the kernel drops an orphan once the time between two probes has grown to {longest}"
         )
     } else {
         let timeout = Span(orphan_timeout(case.limits));
-        format!("without an answer the kernel drops an orphan at the first try after {timeout}")
+        format!("without an answer the kernel drops an orphan at the first retry after {timeout}")
     }
 }
 

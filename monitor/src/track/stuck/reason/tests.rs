@@ -62,12 +62,12 @@ fn close_wait_tells_what_was_read() {
         format!("{start}it has not read the end of the stream")
     );
     seen.recv_queue = 0;
-    let all = "it has read everything, the end of the stream included";
+    let all = "it has read everything, including the end of the stream";
     assert_eq!(why(&seen), format!("{start}{all}"));
     seen.send_queue = 2_000;
     seen.timer = Timer::Retransmit(Duration::from_secs(1));
     seen.retransmits = 3;
-    let unacked = "2.0 KB are not acknowledged; sent again 3 times in a row";
+    let unacked = "2.0 KB are not acknowledged; retransmitted 3 times";
     assert_eq!(why(&seen), format!("{start}{all}; {unacked}"));
     // The retransmissions count as sent.
     seen.info = Some(no_room(4, 700));
@@ -93,7 +93,7 @@ fn a_peer_that_answers_probes_and_makes_no_room_does_not_read() {
     let limits = Limits::default();
     let advice = |seen: &Evidence| advised(&case(seen, &[], &limits));
     let unread = probed(1, Some(no_room(30, 8)));
-    assert!(why(&unread).contains("its application does not read; probed once in vain"));
+    assert!(why(&unread).contains("its application does not read; probed once without an answer"));
     assert!(
         advice(&unread).ends_with("has grown to 2 min"),
         "{}",
@@ -165,8 +165,8 @@ fn an_unaccepted_connection_is_the_listeners_fault() {
     };
     assert_eq!(
         reason(&waiting),
-        "the peer closed at least 1 min 30 s ago while the connection waited in the accept \
-         queue; nobody has called accept() for it; 5 bytes are still unread"
+        "the peer closed at least 1 min 30 s ago while the connection waited in the accept queue; \
+         no process has called accept() for it; 5 bytes are still unread"
     );
     assert!(advised(&waiting).contains("accept(): pid 12 (`cat /proc/12/task/*/stack`"));
     assert!(!waiting.is_orphaned());
@@ -184,11 +184,11 @@ fn an_unacknowledged_fin_tells_who_is_to_blame() {
     assert_eq!(
         why(&seen),
         "the peer closed first, this side 12 min ago; the peer has not acknowledged the FIN; \
-         sent again 5 times in a row"
+         retransmitted 5 times"
     );
     let limits = Limits::default();
     let told = advised(&case(&seen, &[], &limits));
-    assert!(told.contains("the first try after 1 min 42 s"), "{told}");
+    assert!(told.contains("the first retry after 1 min 42 s"), "{told}");
     assert!(!told.contains("ss -K"), "{told}");
     seen.state = State::FinWait1;
     seen.inode = 9;
@@ -198,9 +198,9 @@ fn an_unacknowledged_fin_tells_who_is_to_blame() {
     seen.info = Some(no_room(60, 2));
     assert_eq!(
         why(&seen),
-        "this side closed 12 min ago; a process called shutdown() and still holds the socket; \
-         the peer has not acknowledged 1.0 KB and the FIN; the peer's window is 0, its \
-         application does not read; probed once in vain; data was last sent 1 min ago"
+        "this side closed 12 min ago; a process called shutdown() and still holds the socket; the \
+         peer has not acknowledged 1.0 KB and the FIN; the peer's window is 0: its application \
+         does not read; probed once without an answer; data was last sent 1 min ago"
     );
     let owners = [owner("web"), owner("web"), owner("web")];
     let told = advised(&case(&seen, &owners, &limits));
@@ -224,8 +224,8 @@ fn the_other_states_have_their_sentence() {
     };
     assert_eq!(
         why(&mini),
-        "the peer acknowledged the end of this side 12 min ago and has not closed its own; no \
-         process holds the socket any more, it ends by itself in 43.2 s"
+        "the peer acknowledged this side's FIN 12 min ago and has not closed its own side; no \
+         process holds the socket, it ends by itself in 43.2 s"
     );
     let held = why(&evidence(State::FinWait2));
     assert!(held.ends_with("; a process called shutdown() and still holds the socket"));
@@ -241,8 +241,8 @@ fn the_other_states_have_their_sentence() {
     };
     assert_eq!(
         why(&syn),
-        "the SYN sent 12 min ago has no answer; sent again 4 times in a row; by the sysctls \
-         connect() fails after 2 min 11 s"
+        "the SYN sent 12 min ago has no answer; retransmitted 4 times; connect() fails after 2 \
+         min 11 s (by the sysctls)"
     );
 }
 
