@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::cli::Netns;
 use crate::inventory::{self, Depth, Namespace, Worker, wait};
 use crate::output::Escaped;
-use crate::survey::{Descriptors, Eyes};
+use crate::survey::{Descriptors, HolderSource};
 
 /// The namespaces of this host that `wanted` names: all of them, or the one. What sockets alone keep is
 /// found last, by a walk of every descriptor.
@@ -46,7 +46,7 @@ pub(super) fn find(worker: &Worker, wanted: Option<&Netns>) -> Result<Vec<Namesp
 }
 
 fn add_deleted(namespaces: &mut Vec<Namespace>) {
-    let descriptors = match Descriptors::read(&Eyes::open()) {
+    let descriptors = match Descriptors::read(&HolderSource::open()) {
         Some(Ok(descriptors)) => descriptors,
         Some(Err(error)) => return tracing::warn!("some namespaces may be missing: {error}"),
         None => return,

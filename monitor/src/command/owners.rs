@@ -11,7 +11,7 @@ use crate::cli::{Format, OwnerOrder, OwnersArgs};
 use crate::inventory::{StateSet, Survey, Worker, wait};
 use crate::output::{json, text};
 use crate::probe;
-use crate::survey::{self, Eyes, Wanted};
+use crate::survey::{self, HolderSource, SocketPlaces};
 use crate::tcp::{Counts, Evidence, State};
 use crate::track::{OwnedSockets, owned_sockets};
 
@@ -56,18 +56,18 @@ fn look(args: &OwnersArgs) -> Result<Vec<OwnedSockets>> {
             all.extend(survey.found);
         }
     }
-    let wanted: Wanted = all
+    let wanted: SocketPlaces = all
         .iter()
         .filter(|place| place.inode != 0)
         .map(|place| (place.id, (place.inode, place.netns, place.state)))
         .collect();
-    let eyes = Eyes::open();
-    let mut holders = eyes.look(
+    let holder_source = HolderSource::open();
+    let mut holders = holder_source.look(
         || wanted.iter().map(|(id, place)| (*id, *place)),
         |holder| holder,
     );
     let mut sockets: Vec<(u64, State)> = all.iter().map(|place| (place.id, place.state)).collect();
-    let sees_closed = match eyes.closed() {
+    let sees_closed = match holder_source.closed() {
         _ if !states.contains(&State::Close) => true,
         Some(Ok(mut closed)) => {
             closed.retain(|holder| namespaces.iter().any(|known| known.inode == holder.netns));

@@ -17,7 +17,7 @@ use crate::daemon::control::{self, Error, Question};
 use crate::inventory::{Namespace, StateSet, Survey, Worker, wait};
 use crate::output::json;
 use crate::probe;
-use crate::survey::{self, Descriptors, Eyes, Found, Look, Scene};
+use crate::survey::{self, Descriptors, Found, HolderSource, Look, Scene};
 use crate::tcp::Evidence;
 use crate::track::stuck::{CountBoard, Rules};
 use crate::track::{
@@ -184,7 +184,7 @@ pub(super) struct Kernel {
     worker: Worker,
     namespaces: Vec<Namespace>,
     rules: Arc<Rules>,
-    eyes: Eyes,
+    holder_source: HolderSource,
     census: Census,
     active: ActiveIncidents,
     counts: CountBoard,
@@ -199,7 +199,7 @@ impl Kernel {
             namespaces: netns::find(&worker, wanted)?,
             worker,
             rules: Arc::new(rules),
-            eyes: Eyes::open(),
+            holder_source: HolderSource::open(),
             census: Census::default(),
             active: ActiveIncidents::default(),
             counts: CountBoard::default(),
@@ -245,7 +245,7 @@ impl Kernel {
                 None => survey::unwatched(socket),
             })
         });
-        let look = Look::new(scene, &self.eyes, Arc::clone(&self.rules));
+        let look = Look::new(scene, &self.holder_source, Arc::clone(&self.rules));
         let incidents = look.incidents(&[], &mut self.counts, Duration::from_nanos(now_ns));
         // Every namespace was looked at.
         self.active.update(now_ns, incidents, |_| true);
@@ -262,7 +262,7 @@ impl Kernel {
 
     /// Adds the MPTCP connections that linger, and remembers when each was first seen to.
     fn add_mptcp(&mut self, scene: &mut Scene, now_ns: u64) -> Result<()> {
-        let descriptors = Descriptors::read(&self.eyes).and_then(Result::ok);
+        let descriptors = Descriptors::read(&self.holder_source).and_then(Result::ok);
         let listed = mptcp::list(&self.worker, &self.namespaces, descriptors.as_ref())?;
         let mut before = std::mem::take(&mut self.mptcp);
         for (netns, found) in listed.unwrap_or_default() {

@@ -15,7 +15,7 @@ use crate::daemon::control::{self, Question};
 use crate::daemon::{self, summarize};
 use crate::inventory::{self, Namespace, StateSet, Worker, wait};
 use crate::output::{json, text};
-use crate::survey::{Descriptors, Eyes};
+use crate::survey::{Descriptors, HolderSource};
 use crate::tcp::Counts;
 use crate::track::{Census, EventTotals, Scope, Snapshot, Source, Summary};
 
@@ -71,7 +71,7 @@ fn from_kernel(wanted: Option<&Netns>) -> Result<Summary> {
         }
     }
     namespaces.retain(|namespace| !gone.contains(&namespace.inode));
-    let descriptors = match Descriptors::read(&Eyes::open()) {
+    let descriptors = match Descriptors::read(&HolderSource::open()) {
         Some(Err(error)) => {
             tracing::warn!("cannot count sockets in CLOSE: {error}");
             None

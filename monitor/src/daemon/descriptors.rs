@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::lookers::Looker;
 use crate::clock::monotonic;
 use crate::inventory::Meter;
-use crate::survey::{Descriptors, Eyes};
+use crate::survey::{Descriptors, HolderSource};
 use crate::track::Budget;
 
 /// Between two walks, if the budget allows.
@@ -19,7 +19,7 @@ const SHARE_ASKED: u32 = 20;
 const TOO_OLD: Duration = Duration::from_mins(1);
 
 pub(super) struct DescriptorWatch {
-    eyes: Eyes,
+    holder_source: HolderSource,
     looker: Looker,
     budget: Budget,
     spent: Duration,
@@ -33,9 +33,9 @@ pub(super) struct DescriptorWatch {
 
 impl DescriptorWatch {
     /// `walk_share` of one CPU, 0 to 1.
-    pub(super) fn new(eyes: Eyes, looker: Looker, walk_share: f64) -> Self {
+    pub(super) fn new(holder_source: HolderSource, looker: Looker, walk_share: f64) -> Self {
         Self {
-            eyes,
+            holder_source,
             looker,
             budget: Budget::new(walk_share, monotonic()),
             spent: Duration::ZERO,
@@ -80,14 +80,14 @@ impl DescriptorWatch {
     }
 
     async fn walk(&mut self, now: Duration) {
-        if !matches!(self.eyes, Eyes::Kernel(_)) {
+        if !matches!(self.holder_source, HolderSource::Kernel(_)) {
             return;
         }
         self.begun = Some(now);
-        let eyes = self.eyes.clone();
+        let holder_source = self.holder_source.clone();
         let walk = self.looker.start(move || {
             let meter = Meter::start();
-            let found = Descriptors::read(&eyes);
+            let found = Descriptors::read(&holder_source);
             (found, meter.stop().cpu)
         });
         let (found, cpu) = match walk.await {

@@ -9,7 +9,7 @@ use super::lookers::Looker;
 use super::memory;
 use crate::clock::monotonic;
 use crate::inventory::{Meter, Namespace, StateSet, Survey, Worker, wait};
-use crate::survey::{Eyes, Wanted, id_of, owner_name};
+use crate::survey::{HolderSource, SocketPlaces, id_of, owner_name};
 use crate::tcp::{Counts, Evidence, Holder};
 use crate::track::{Budget, TopOwners};
 
@@ -21,7 +21,7 @@ const LOOK_IN_PROC_EVERY: Duration = Duration::from_mins(5);
 const MOST_IN_PROC: u64 = 100_000;
 
 pub(super) struct OwnerWatch {
-    eyes: Eyes,
+    holder_source: HolderSource,
     looker: Looker,
     /// Of its own: the counts and the verdicts come first.
     budget: Budget,
@@ -33,9 +33,9 @@ pub(super) struct OwnerWatch {
 
 impl OwnerWatch {
     /// `walk_share` of one CPU, 0 to 1.
-    pub(super) fn new(eyes: Eyes, looker: Looker, walk_share: f64) -> Self {
+    pub(super) fn new(holder_source: HolderSource, looker: Looker, walk_share: f64) -> Self {
         Self {
-            eyes,
+            holder_source,
             looker,
             budget: Budget::new(walk_share, monotonic()),
             spent: Duration::ZERO,
@@ -66,22 +66,25 @@ impl OwnerWatch {
             self.latest = Arc::new(found.unwrap_or_default());
         }
         let now = monotonic();
-        let every = match self.eyes {
-            Eyes::Kernel(_) => LOOK_EVERY,
-            Eyes::Proc { .. } => LOOK_IN_PROC_EVERY,
+        let every = match self.holder_source {
+            HolderSource::Kernel(_) => LOOK_EVERY,
+            HolderSource::Proc { .. } => LOOK_IN_PROC_EVERY,
         };
         let is_due = |begun| now.saturating_sub(begun) >= every;
         if self.at_work.is_none() && self.begun.is_none_or(is_due) && self.budget.allows(now) {
             self.begun = Some(now);
-            let (eyes, worker, known) = (self.eyes.clone(), worker.clone(), known.to_vec());
+            let (holder_source, worker, known) =
+                (self.holder_source.clone(), worker.clone(), known.to_vec());
             self.at_work = Some(self.looker.start(move || {
                 let meter = Meter::start();
                 let mut elsewhere = Duration::ZERO;
-                let holders = match eyes {
+                let holders = match holder_source {
                     _ if all.total() == 0 => Some(Vec::new()),
-                    Eyes::Kernel(_) => walk(&eyes),
-                    Eyes::Proc { .. } if all.total() > MOST_IN_PROC => None,
-                    Eyes::Proc { .. } => look_in_proc(&eyes, &worker, known, &mut elsewhere),
+                    HolderSource::Kernel(_) => walk(&holder_source),
+                    HolderSource::Proc { .. } if all.total() > MOST_IN_PROC => None,
+                    HolderSource::Proc { .. } => {
+                        look_in_proc(&holder_source, &worker, known, &mut elsewhere)
+                    }
                 };
                 let found = holders
                     .map(|holders| TopOwners::add_up(monotonic(), holders, &all, owner_name));
@@ -107,23 +110,29 @@ impl OwnerWatch {
 }
 
 /// None where the kernel does not finish it.
-fn walk(eyes: &Eyes) -> Option<Vec<Holder>> {
+fn walk(holder_source: &HolderSource) -> Option<Vec<Holder>> {
     let failed = |error| tracing::debug!("cannot find the owners of sockets: {error}");
-    eyes.look_at_all()?.map_err(failed).ok()
+    holder_source.look_at_all()?.map_err(failed).ok()
 }
 
 /// Links in /proc tell nothing of a socket but its number: first every socket has to be listed. `cpu` is
 /// what that took on the inventory thread. None where it has stopped.
 fn look_in_proc(
-    eyes: &Eyes,
+    holder_source: &HolderSource,
     worker: &Worker,
     known: Vec<Namespace>,
     cpu: &mut Duration,
 ) -> Option<Vec<Holder>> {
-    let mut wanted = Wanted::new();
+    let mut wanted = SocketPlaces::new();
     for namespace in known {
-        let taken: Result<Survey<Wanted>, _> = wait(|reply| {
-            worker.survey(namespace, StateSet::ALL.plain(), Wanted::new(), want, reply);
+        let taken: Result<Survey<SocketPlaces>, _> = wait(|reply| {
+            worker.survey(
+                namespace,
+                StateSet::ALL.plain(),
+                SocketPlaces::new(),
+                want,
+                reply,
+            );
         })
         .ok()?;
         // One that cannot be entered has its sockets counted as nobody's.
@@ -133,10 +142,10 @@ fn look_in_proc(
         }
     }
     let wanted = || wanted.iter().map(|(id, place)| (*id, *place));
-    Some(eyes.look(wanted, |holder| holder))
+    Some(holder_source.look(wanted, |holder| holder))
 }
 
-fn want(wanted: &mut Wanted, socket: &Evidence) {
+fn want(wanted: &mut SocketPlaces, socket: &Evidence) {
     if socket.inode != 0 {
         let place = (socket.inode, socket.netns, socket.state);
         wanted.insert(id_of(socket), place);

@@ -107,8 +107,16 @@ impl Reconciler {
         let holders = || lookers.holders.clone();
         let watch = Watch::new(Rc::clone(&live), Rc::clone(&publisher), holders(), settings);
         Self {
-            owners: OwnerWatch::new(watch.eyes(), lookers.owners.clone(), settings.walk_share),
-            descriptors: DescriptorWatch::new(watch.eyes(), holders(), settings.walk_share),
+            owners: OwnerWatch::new(
+                watch.holder_source(),
+                lookers.owners.clone(),
+                settings.walk_share,
+            ),
+            descriptors: DescriptorWatch::new(
+                watch.holder_source(),
+                holders(),
+                settings.walk_share,
+            ),
             sampler: Rc::new(RefCell::new(Sampler::new(settings.program.ring_bytes))),
             watch,
             live,

@@ -25,7 +25,7 @@ use super::walks::Walker;
 use crate::clock::{monotonic, nanoseconds};
 use crate::inventory::Namespace;
 use crate::publish::Publisher;
-use crate::survey::{Descriptors, Eyes, names};
+use crate::survey::{Descriptors, HolderSource, names};
 use crate::tcp::{Limits, State};
 use crate::track::stuck::{CountBoard, Rules, levels};
 use crate::track::{
@@ -48,7 +48,7 @@ pub(super) struct Watch {
     live: Rc<RefCell<Live>>,
     publisher: Rc<Publisher>,
     rules: Arc<Rules>,
-    eyes: Eyes,
+    holder_source: HolderSource,
     looker: Looker,
     /// By namespace, and when they were read.
     limits: BTreeMap<u32, (Limits, Duration)>,
@@ -98,8 +98,8 @@ impl Watch {
         settings: &Settings,
     ) -> Self {
         let rules = settings.rules.clone();
-        let eyes = Eyes::open();
-        if let Eyes::Proc { reason } = &eyes {
+        let holder_source = HolderSource::open();
+        if let HolderSource::Proc { reason } = &holder_source {
             tracing::warn!("degraded: owners come from /proc: {reason}");
         }
         Self {
@@ -107,7 +107,7 @@ impl Watch {
             publisher,
             leaks: LeakDetector::new(rules.leak),
             rules: Arc::new(rules),
-            eyes,
+            holder_source,
             looker,
             limits: BTreeMap::new(),
             active: ActiveIncidents::default(),
@@ -248,8 +248,8 @@ impl Watch {
         self.spent + self.mptcp.spent()
     }
 
-    pub(super) fn eyes(&self) -> Eyes {
-        self.eyes.clone()
+    pub(super) fn holder_source(&self) -> HolderSource {
+        self.holder_source.clone()
     }
 
     fn spend(&mut self, cpu: Duration, pays: Pays) {

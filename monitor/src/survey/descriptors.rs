@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use super::Eyes;
+use super::HolderSource;
 use crate::inventory::Namespace;
 use crate::probe;
 use crate::tcp::{Family, Holder, State};
@@ -25,8 +25,8 @@ impl Descriptors {
     ///
     /// # Errors
     /// The kernel does not finish its walk.
-    pub(crate) fn read(eyes: &Eyes) -> Option<Result<Self, probe::Error>> {
-        let Eyes::Kernel(holders) = eyes else {
+    pub(crate) fn read(holder_source: &HolderSource) -> Option<Result<Self, probe::Error>> {
+        let HolderSource::Kernel(holders) = holder_source else {
             return None;
         };
         let mut found = Self::default();

@@ -3,7 +3,7 @@
 
 mod descriptors;
 mod incidents;
-mod people;
+mod owners;
 mod sockets;
 
 use std::collections::{BTreeMap, HashMap};
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use descriptors::Descriptors;
-pub(crate) use people::{Eyes, People, Wanted, id_of, owner_name, process};
+pub(crate) use owners::{HolderSource, SocketOwners, SocketPlaces, id_of, owner_name, process};
 pub(crate) use sockets::Sockets;
 
 use crate::inventory::{Namespace, Query, StateSet};
@@ -175,7 +175,7 @@ pub(crate) struct At {
 #[derive(Debug)]
 pub(crate) struct Look {
     pub(crate) scene: Scene,
-    people: People,
+    owners: SocketOwners,
     rules: Arc<Rules>,
     /// Of those that no rule decides.
     defaults: HashMap<(u32, State), Ages>,
@@ -183,7 +183,7 @@ pub(crate) struct Look {
 
 impl Look {
     /// Looks for the holders of the scene's sockets, and judges those that have an age.
-    pub(crate) fn new(scene: Scene, eyes: &Eyes, rules: Arc<Rules>) -> Self {
+    pub(crate) fn new(scene: Scene, holder_source: &HolderSource, rules: Arc<Rules>) -> Self {
         let mut defaults = HashMap::new();
         for (netns, limits) in &scene.limits {
             for state in State::LINGERING {
@@ -192,7 +192,7 @@ impl Look {
             }
         }
         let mut look = Self {
-            people: People::of(&scene, eyes),
+            owners: SocketOwners::of(&scene, holder_source),
             scene,
             rules,
             defaults,
@@ -298,9 +298,9 @@ impl Look {
     fn owners(&self, socket: &Evidence) -> Vec<Owner> {
         let mut waits_at = self.scene.waits_at(socket).peekable();
         if waits_at.peek().is_none() {
-            self.people.owners(socket)
+            self.owners.owners(socket)
         } else {
-            self.people.owners_of_listeners(waits_at)
+            self.owners.owners_of_listeners(waits_at)
         }
     }
 

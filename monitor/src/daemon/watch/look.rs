@@ -49,11 +49,11 @@ impl Watch {
             .collect();
         let judged = monotonic();
         self.set_ages(&mut scene, judged);
-        let (eyes, rules) = (self.eyes.clone(), Arc::clone(&self.rules));
+        let (holder_source, rules) = (self.holder_source.clone(), Arc::clone(&self.rules));
         let mut counts = std::mem::take(&mut self.counts);
         let judge = move || {
             let meter = Meter::start();
-            let look = Look::new(scene, &eyes, rules);
+            let look = Look::new(scene, &holder_source, rules);
             let incidents = look.incidents(&leaks, &mut counts, judged);
             (look, incidents, counts, meter.stop().cpu)
         };

@@ -18,18 +18,18 @@ const NO_COOKIE: u64 = 1 << 63;
 /// Inode, namespace and state of a socket.
 pub(crate) type Place = (u32, u32, State);
 /// Places of sockets, by [`id_of`].
-pub(crate) type Wanted = HashMap<u64, Place>;
+pub(crate) type SocketPlaces = HashMap<u64, Place>;
 
 /// The way to see who holds what.
 #[derive(Clone)]
-pub(crate) enum Eyes {
+pub(crate) enum HolderSource {
     /// The kernel's own walk of every descriptor.
     Kernel(Arc<Holders>),
     /// Links in /proc, and why not the other.
     Proc { reason: String },
 }
 
-impl Eyes {
+impl HolderSource {
     /// The best that this kernel allows.
     pub(crate) fn open() -> Self {
         match Holders::load() {
@@ -164,15 +164,15 @@ impl From<Holder> for Held {
 
 /// The holders of some sockets, and the processes behind them.
 #[derive(Debug, Default)]
-pub(crate) struct People {
+pub(crate) struct SocketOwners {
     /// In order.
     held: Vec<Held>,
     processes: HashMap<u32, Arc<Process>>,
 }
 
-impl People {
+impl SocketOwners {
     /// Looks for the holders of the scene's sockets, and of the listeners they wait at.
-    pub(crate) fn of(scene: &Scene, eyes: &Eyes) -> Self {
+    pub(crate) fn of(scene: &Scene, holder_source: &HolderSource) -> Self {
         let wanted = || {
             let all = scene.sockets().flat_map(|socket| {
                 let waits_at = scene.waits_at(&socket).copied();
@@ -186,7 +186,7 @@ impl People {
         if wanted().next().is_none() {
             return Self::default();
         }
-        Self::new(eyes.look(wanted, Held::from))
+        Self::new(holder_source.look(wanted, Held::from))
     }
 
     fn new(mut held: Vec<Held>) -> Self {
