@@ -17,7 +17,7 @@ use crate::daemon::control::{self, Error, Question};
 use crate::inventory::{Namespace, StateSet, Survey, Worker, wait};
 use crate::output::json;
 use crate::probe;
-use crate::survey::{self, Descriptors, Found, HolderSource, Look, Scene};
+use crate::survey::{self, Descriptors, Found, HolderSource, JudgedSockets, LingeringSockets};
 use crate::tcp::Evidence;
 use crate::track::stuck::{CountBoard, Rules};
 use crate::track::{
@@ -210,7 +210,7 @@ impl Kernel {
 
     fn report(&mut self, wanted: Wanted, known: u64) -> Result<Report> {
         let now_ns = nanoseconds(monotonic());
-        let mut scene = Scene::new(Arc::new(survey::names(&self.namespaces)));
+        let mut lingering = LingeringSockets::new(Arc::new(survey::names(&self.namespaces)));
         for namespace in &self.namespaces {
             let netns = namespace.inode;
             let taken: Result<Survey<Found>, _> = wait(|reply| {
@@ -236,16 +236,16 @@ impl Kernel {
             let seen = sockets.map(|socket| survey::seen(&socket, now_ns));
             // Nothing was counted, so nothing is corrected.
             let _: u64 = self.census.finish(netns, snapshot, seen);
-            scene.add(netns, taken.found, taken.limits);
+            lingering.add(netns, taken.found, taken.limits);
         }
-        self.add_mptcp(&mut scene, now_ns)?;
-        scene.set_ages(|socket| {
+        self.add_mptcp(&mut lingering, now_ns)?;
+        lingering.set_ages(|socket| {
             Some(match self.since(socket) {
                 Some(since) => survey::watched(since, now_ns),
                 None => survey::unwatched(socket),
             })
         });
-        let look = Look::new(scene, &self.holder_source, Arc::clone(&self.rules));
+        let look = JudgedSockets::new(lingering, &self.holder_source, Arc::clone(&self.rules));
         let incidents = look.incidents(&[], &mut self.counts, Duration::from_nanos(now_ns));
         // Every namespace was looked at.
         self.active.update(now_ns, incidents, |_| true);
@@ -261,14 +261,14 @@ impl Kernel {
     }
 
     /// Adds the MPTCP connections that linger, and remembers when each was first seen to.
-    fn add_mptcp(&mut self, scene: &mut Scene, now_ns: u64) -> Result<()> {
+    fn add_mptcp(&mut self, lingering: &mut LingeringSockets, now_ns: u64) -> Result<()> {
         let descriptors = Descriptors::read(&self.holder_source).and_then(Result::ok);
         let listed = mptcp::list(&self.worker, &self.namespaces, descriptors.as_ref())?;
         let mut before = std::mem::take(&mut self.mptcp);
         for (netns, found) in listed.unwrap_or_default() {
             let mut known = before.remove(&netns).unwrap_or_default();
             known.take(found, now_ns);
-            scene.add_mptcp(netns, known.lingering());
+            lingering.add_mptcp(netns, known.lingering());
             self.mptcp.insert(netns, known);
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::cell::LazyCell;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use super::{At, Look, Scene};
+use super::{At, JudgedSockets, LingeringSockets};
 use crate::tcp::{Evidence, State};
 use crate::track::stuck::{
     CountBoard, Counted, Endpoint, Owner, Severity, advice, cause, count_incidents,
@@ -21,7 +21,7 @@ pub(super) enum Side {
     Client,
 }
 
-impl Scene {
+impl LingeringSockets {
     /// By its state, by who listens, by the range of ports that `connect()` chooses from; None where
     /// they do not tell.
     pub(super) fn side(&self, socket: &Evidence) -> Option<Side> {
@@ -46,7 +46,7 @@ impl Scene {
 /// How many sockets share a local port: a server's do, where nothing else tells which side is whose.
 type Shared = HashMap<(u32, u16), u32>;
 
-impl Look {
+impl JudgedSockets {
     /// Everything that is stuck, or only grows, or is more than a rule allows: each socket in one
     /// incident.
     pub(crate) fn incidents(
@@ -62,9 +62,9 @@ impl Look {
         };
         let mut groups: HashMap<Identity, Group<At>> = HashMap::new();
         let shared = LazyCell::new(|| self.shared_ports());
-        for at in self.scene.places() {
+        for at in self.lingering.places() {
             let severity = self.severity(at);
-            let (Some(socket), Some(age)) = (self.scene.get(at), self.scene.age(at)) else {
+            let (Some(socket), Some(age)) = (self.lingering.get(at), self.lingering.age(at)) else {
                 continue;
             };
             let is_grouped = !socket.is_mptcp && (!counted.is_empty() || !leaks.is_empty());
@@ -95,7 +95,7 @@ impl Look {
 
     fn shared_ports(&self) -> Shared {
         let mut shared = Shared::new();
-        for socket in self.scene.sockets() {
+        for socket in self.lingering.sockets() {
             *shared
                 .entry((socket.netns, socket.local.port()))
                 .or_default() += 1;
@@ -107,7 +107,7 @@ impl Look {
         if leaks.is_empty() || socket.state != State::CloseWait || socket.is_mptcp {
             return None;
         }
-        let limits = self.scene.limits.get(&socket.netns);
+        let limits = self.lingering.limits.get(&socket.netns);
         let ports = (socket.local.port(), socket.remote.port());
         let of: Vec<Service> = Service::of(limits, socket.netns, ports).collect();
         leaks.iter().find(|leak| of.contains(&leak.service))
@@ -121,9 +121,9 @@ impl Look {
         owners: &[Owner],
         is_shared: impl Fn() -> bool,
     ) -> Option<Identity> {
-        let age = self.scene.age(at)?;
+        let age = self.lingering.age(at)?;
         let cause = self.judge(socket, age, cause)?;
-        let is_server = match self.scene.side(socket) {
+        let is_server = match self.lingering.side(socket) {
             Some(side) => side == Side::Server,
             None => is_shared(),
         };
@@ -154,7 +154,7 @@ impl Look {
         counted: Counted,
         now: Duration,
     ) -> Vec<Incident> {
-        let names = &self.scene.names;
+        let names = &self.lingering.names;
         let counts = counted.into_incidents().into_iter();
         let mut counts: BTreeMap<Identity, Incident> = counts
             .map(|incident| (incident.identity(), incident))
@@ -222,9 +222,9 @@ impl Look {
             incident.owners.truncate(MOST_OWNERS);
             (worst.template, worst.advice)
         } else {
-            let list = list_command(&incident, &self.scene.names);
-            let enter = enter(&self.scene.names, incident.netns);
-            let case = self.scene.get(at).zip(self.scene.age(at));
+            let list = list_command(&incident, &self.lingering.names);
+            let enter = enter(&self.lingering.names, incident.netns);
+            let case = self.lingering.get(at).zip(self.lingering.age(at));
             let advice = case.and_then(|(socket, age)| {
                 self.judge(&socket, age, |case| advice(case, &list, enter))
             });

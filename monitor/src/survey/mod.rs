@@ -27,7 +27,7 @@ pub(crate) const LISTENERS: Query = StateSet::of(&[State::Listen]).explained();
 
 /// The lingering sockets of some namespaces, and what decides how long they may.
 #[derive(Debug, Default)]
-pub(crate) struct Scene {
+pub(crate) struct LingeringSockets {
     /// By namespace.
     sockets: BTreeMap<u32, Sockets>,
     /// By namespace and port.
@@ -73,7 +73,7 @@ impl Found {
     }
 }
 
-impl Scene {
+impl LingeringSockets {
     /// An empty one, of namespaces with these names.
     pub(crate) fn new(names: Arc<Names>) -> Self {
         Self {
@@ -163,37 +163,41 @@ fn is_waiting(socket: &Evidence) -> bool {
         && !socket.is_minisocket
 }
 
-/// The place of a socket in a scene.
+/// The place of a lingering socket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct At {
     netns: u32,
     at: usize,
 }
 
-/// A scene with all that a verdict on its sockets follows from. What explains a verdict is made only
+/// Lingering sockets with all that a verdict on its sockets follows from. What explains a verdict is made only
 /// for whom it is asked.
 #[derive(Debug)]
-pub(crate) struct Look {
-    pub(crate) scene: Scene,
+pub(crate) struct JudgedSockets {
+    pub(crate) lingering: LingeringSockets,
     owners: SocketOwners,
     rules: Arc<Rules>,
     /// Of those that no rule decides.
     defaults: HashMap<(u32, State), Ages>,
 }
 
-impl Look {
-    /// Looks for the holders of the scene's sockets, and judges those that have an age.
-    pub(crate) fn new(scene: Scene, holder_source: &HolderSource, rules: Arc<Rules>) -> Self {
+impl JudgedSockets {
+    /// Looks for the holders of the lingering sockets, and judges those that have an age.
+    pub(crate) fn new(
+        lingering: LingeringSockets,
+        holder_source: &HolderSource,
+        rules: Arc<Rules>,
+    ) -> Self {
         let mut defaults = HashMap::new();
-        for (netns, limits) in &scene.limits {
+        for (netns, limits) in &lingering.limits {
             for state in State::LINGERING {
                 let ages = threshold(&rules, state, limits).ages;
                 defaults.insert((*netns, state), ages);
             }
         }
         let mut look = Self {
-            owners: SocketOwners::of(&scene, holder_source),
-            scene,
+            owners: SocketOwners::of(&lingering, holder_source),
+            lingering,
             rules,
             defaults,
         };
@@ -202,7 +206,7 @@ impl Look {
     }
 
     fn judge_all(&mut self) {
-        let mut sockets = std::mem::take(&mut self.scene.sockets);
+        let mut sockets = std::mem::take(&mut self.lingering.sockets);
         for (netns, sockets) in &mut sockets {
             for at in 0..sockets.len() {
                 let verdict = sockets.get(*netns, at).zip(sockets.age(at));
@@ -214,22 +218,22 @@ impl Look {
                 sockets.set_severity(at, severity);
             }
         }
-        self.scene.sockets = sockets;
+        self.lingering.sockets = sockets;
     }
 
     fn severity(&self, at: At) -> Severity {
-        let of_namespace = self.scene.sockets.get(&at.netns);
+        let of_namespace = self.lingering.sockets.get(&at.netns);
         of_namespace.map_or(Severity::None, |sockets| sockets.severity(at.at))
     }
 
     /// How many sockets are stuck.
     pub(crate) fn tally(&self) -> BTreeMap<(u32, State, Severity), u64> {
         let mut tally = BTreeMap::new();
-        for at in self.scene.places() {
+        for at in self.lingering.places() {
             let severity = self.severity(at);
             if severity > Severity::None
-                && self.scene.age(at).is_some()
-                && let Some(socket) = self.scene.get(at)
+                && self.lingering.age(at).is_some()
+                && let Some(socket) = self.lingering.get(at)
             {
                 *tally.entry((at.netns, socket.state, severity)).or_default() += 1;
             }
@@ -245,8 +249,8 @@ impl Look {
         counted: impl Fn(State) -> Option<u64>,
     ) -> Vec<Lingering> {
         let mut states = State::LINGERING.map(Lingering::none);
-        for at in self.scene.places().filter(|at| wants(at.netns)) {
-            let (Some(socket), Some(age)) = (self.scene.get(at), self.scene.age(at)) else {
+        for at in self.lingering.places().filter(|at| wants(at.netns)) {
+            let (Some(socket), Some(age)) = (self.lingering.get(at), self.lingering.age(at)) else {
                 continue;
             };
             let state = states.iter_mut().find(|row| row.state == socket.state);
@@ -264,13 +268,13 @@ impl Look {
 
     /// The verdict on a socket, with what explains it.
     pub(crate) fn finding(&self, at: At) -> Option<Finding> {
-        let (socket, age) = (self.scene.get(at)?, self.scene.age(at)?);
+        let (socket, age) = (self.lingering.get(at)?, self.lingering.age(at)?);
         self.judge(&socket, age, |case| self.rules.judge(case))
     }
 
     /// Every socket by itself, or those that are stuck.
     pub(crate) fn findings(&self, wants_all: bool) -> impl Iterator<Item = Finding> {
-        let places = self.scene.places();
+        let places = self.lingering.places();
         let wanted = places.filter(move |at| wants_all || self.severity(*at) > Severity::None);
         wanted.filter_map(|at| self.finding(at))
     }
@@ -281,22 +285,22 @@ impl Look {
         age: Age,
         verdict: impl FnOnce(&Case<'_>) -> T,
     ) -> Option<T> {
-        let limits = self.scene.limits.get(&socket.netns)?;
+        let limits = self.lingering.limits.get(&socket.netns)?;
         let ages = *self.defaults.get(&(socket.netns, socket.state))?;
         Some(verdict(&Case {
             evidence: socket,
             age,
             owners: &self.owners(socket),
-            is_unaccepted: self.scene.waits_at(socket).next().is_some(),
+            is_unaccepted: self.lingering.waits_at(socket).next().is_some(),
             limits,
             ages,
-            enter: enter(&self.scene.names, socket.netns),
+            enter: enter(&self.lingering.names, socket.netns),
         }))
     }
 
     /// Every holder of a socket; of one that waits for `accept()`, those of its listener.
     fn owners(&self, socket: &Evidence) -> Vec<Owner> {
-        let mut waits_at = self.scene.waits_at(socket).peekable();
+        let mut waits_at = self.lingering.waits_at(socket).peekable();
         if waits_at.peek().is_none() {
             self.owners.owners(socket)
         } else {
@@ -306,7 +310,7 @@ impl Look {
 
     /// Each socket with all its owners.
     pub(crate) fn owned(&self) -> impl Iterator<Item = (Evidence, Vec<Owner>)> {
-        let sockets = self.scene.sockets();
+        let sockets = self.lingering.sockets();
         sockets.map(|socket| (socket, self.owners(&socket)))
     }
 }

@@ -1,10 +1,10 @@
-//! Who holds the sockets of a scene.
+//! Who holds lingering sockets.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Scene;
+use super::LingeringSockets;
 use crate::inventory;
 use crate::probe::{self, Holders};
 use crate::tcp::{Evidence, Holder, Process, State};
@@ -171,11 +171,11 @@ pub(crate) struct SocketOwners {
 }
 
 impl SocketOwners {
-    /// Looks for the holders of the scene's sockets, and of the listeners they wait at.
-    pub(crate) fn of(scene: &Scene, holder_source: &HolderSource) -> Self {
+    /// Looks for the holders of the lingering sockets, and of the listeners they wait at.
+    pub(crate) fn of(lingering: &LingeringSockets, holder_source: &HolderSource) -> Self {
         let wanted = || {
-            let all = scene.sockets().flat_map(|socket| {
-                let waits_at = scene.waits_at(&socket).copied();
+            let all = lingering.sockets().flat_map(|socket| {
+                let waits_at = lingering.waits_at(&socket).copied();
                 let mut all: Vec<Evidence> = waits_at.collect();
                 all.push(socket);
                 all

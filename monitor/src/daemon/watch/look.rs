@@ -13,7 +13,7 @@ use super::super::walks::{Walker, reply};
 use super::{Pays, Watch};
 use crate::clock::{monotonic, nanoseconds};
 use crate::inventory::{Answer, Asked, Error, Meter, Namespace};
-use crate::survey::{self, Found, Look, Scene};
+use crate::survey::{self, Found, JudgedSockets, LingeringSockets};
 use crate::tcp::Evidence;
 use crate::track::{Incident, Kind, Leak, Question, Report, Scope, Snapshot};
 
@@ -28,32 +28,32 @@ impl Watch {
         walker: &Walker,
         namespaces: &[Namespace],
         pays: Pays,
-    ) -> Result<Look> {
+    ) -> Result<JudgedSockets> {
         let began = monotonic();
         if !self.live.borrow().is_identifying() {
             // No event tells who has left.
             self.live.borrow_mut().census.forget_surveys();
         }
-        let mut scene = Scene::new(Arc::clone(&self.names));
-        let (mut cost, rest) = self.ask(walker, namespaces, &mut scene).await?;
+        let mut lingering = LingeringSockets::new(Arc::clone(&self.names));
+        let (mut cost, rest) = self.ask(walker, namespaces, &mut lingering).await?;
         for namespace in rest {
-            cost += self.survey(walker, &namespace, &mut scene).await?;
+            cost += self.survey(walker, &namespace, &mut lingering).await?;
         }
-        let covered: BTreeSet<u32> = scene.limits.keys().copied().collect();
+        let covered: BTreeSet<u32> = lingering.limits.keys().copied().collect();
         for netns in &covered {
-            scene.add_mptcp(*netns, self.mptcp.lingering(*netns));
+            lingering.add_mptcp(*netns, self.mptcp.lingering(*netns));
         }
         let leaks = self.leaks.leaks().copied();
         let leaks: Vec<Leak> = leaks
             .filter(|leak| covered.contains(&leak.service.netns))
             .collect();
         let judged = monotonic();
-        self.set_ages(&mut scene, judged);
+        self.set_ages(&mut lingering, judged);
         let (holder_source, rules) = (self.holder_source.clone(), Arc::clone(&self.rules));
         let mut counts = std::mem::take(&mut self.counts);
         let judge = move || {
             let meter = Meter::start();
-            let look = Look::new(scene, &holder_source, rules);
+            let look = JudgedSockets::new(lingering, &holder_source, rules);
             let incidents = look.incidents(&leaks, &mut counts, judged);
             (look, incidents, counts, meter.stop().cpu)
         };
@@ -87,13 +87,13 @@ impl Watch {
         }
     }
 
-    /// Adds to the scene the namespaces of which every lingering socket is known, and can be asked for
+    /// Adds the namespaces of which every lingering socket is known, and can be asked for
     /// by its ends: a walk looks through the whole host's table. What that cost, and the others.
     async fn ask(
         &mut self,
         walker: &Walker,
         namespaces: &[Namespace],
-        scene: &mut Scene,
+        lingering: &mut LingeringSockets,
     ) -> Result<(Duration, Vec<Namespace>)> {
         let questions = self.lingering_questions(namespaces);
         let is_askable = |namespace: &Namespace| {
@@ -127,17 +127,17 @@ impl Watch {
             cost += asked.cost.cpu;
             let of_namespace = questions.get(&netns).map(Vec::as_slice);
             let is_whole =
-                self.take_answers(netns, of_namespace.unwrap_or_default(), &asked, scene);
+                self.take_answers(netns, of_namespace.unwrap_or_default(), &asked, lingering);
             if !is_whole {
                 rest.push(namespace);
-            } else if scene.needs_listeners(netns) {
+            } else if lingering.needs_listeners(netns) {
                 let listeners = walker
                     .survey(namespace, survey::LISTENERS, Found::default(), Found::take)
                     .await;
                 match listeners {
                     Ok(survey) => {
                         cost += survey.cost.cpu;
-                        scene.add(netns, survey.found, survey.limits);
+                        lingering.add(netns, survey.found, survey.limits);
                     }
                     Err(Error::Stopped) => return Err(Error::Stopped.into()),
                     Err(error) => self.note_failure(netns, &error),
@@ -147,14 +147,14 @@ impl Watch {
         Ok((cost, rest))
     }
 
-    /// Adds what the kernel says of some sockets to the scene, and to the census; false, and nothing
+    /// Adds what the kernel says of some sockets to the lingering ones, and to the census; false, and nothing
     /// done, where it is unclear.
     fn take_answers(
         &mut self,
         netns: u32,
         questions: &[Question],
         asked: &Asked,
-        scene: &mut Scene,
+        lingering: &mut LingeringSockets,
     ) -> bool {
         let is_unclear = |answer: &Answer| matches!(answer, Answer::Unclear);
         let limits = self.limits.get(&netns).map(|(limits, _)| limits.clone());
@@ -176,16 +176,16 @@ impl Watch {
         }
         live.census.note_surveyed(netns);
         drop(live);
-        scene.add(netns, found, limits);
+        lingering.add(netns, found, limits);
         true
     }
 
-    /// Adds one namespace to the scene, and brings the lingering table up to it; what that cost.
+    /// Adds one namespace, and brings the lingering table up to it; what that cost.
     async fn survey(
         &mut self,
         walker: &Walker,
         namespace: &Namespace,
-        scene: &mut Scene,
+        lingering: &mut LingeringSockets,
     ) -> Result<Duration> {
         let netns = namespace.inode;
         let began_ns = nanoseconds(monotonic());
@@ -234,7 +234,7 @@ impl Watch {
             tracing::warn!(netns, "{}", survey::NO_TCP_DIAG);
         }
         self.overflows.observe(netns, &survey.limits);
-        scene.add(netns, survey.found, survey.limits);
+        lingering.add(netns, survey.found, survey.limits);
         Ok(cost)
     }
 
@@ -245,8 +245,8 @@ impl Watch {
         }
     }
 
-    /// Gives each of the scene's sockets its age; none to one that has left its state meanwhile.
-    fn set_ages(&self, scene: &mut Scene, now: Duration) {
+    /// Gives each lingering socket its age; none to one that has left its state meanwhile.
+    fn set_ages(&self, lingering: &mut LingeringSockets, now: Duration) {
         let live = self.live.borrow();
         let now_ns = nanoseconds(now);
         let age_of_mptcp = |socket: &Evidence| {
@@ -255,7 +255,7 @@ impl Watch {
                 .since(socket.netns, socket.cookie, socket.state)?;
             Some(survey::watched((since_ns, true), now_ns))
         };
-        scene.set_ages(|socket| match live.census.since(socket) {
+        lingering.set_ages(|socket| match live.census.since(socket) {
             _ if socket.is_mptcp => age_of_mptcp(socket),
             Some(since) => Some(survey::watched(since, now_ns)),
             None if socket.is_minisocket || socket.cookie == 0 => Some(survey::unwatched(socket)),
@@ -288,7 +288,7 @@ impl Watch {
             known.iter().filter(is_due).cloned().collect()
         };
         let look = self.look(walker, &surveyed, Pays::Nobody).await?;
-        let is_missing = |known: &Namespace| !look.scene.limits.contains_key(&known.inode);
+        let is_missing = |known: &Namespace| !look.lingering.limits.contains_key(&known.inode);
         let missing = surveyed.into_iter().filter(is_missing).collect();
         let missing = walker.still_there(missing).await?;
         let missing: Vec<u32> = missing.iter().map(|known| known.inode).collect();
@@ -351,7 +351,7 @@ impl Wanted {
 
 /// A look that is shown to those who asked.
 pub(super) struct Shown {
-    look: Look,
+    look: JudgedSockets,
 }
 
 /// A list of sockets that are made one by one, while they are written.
