@@ -178,4 +178,6 @@ pub(crate) fn run_help() -> Vec<(String, String)> {
 }
 
 #[cfg(test)]
+mod documents;
+#[cfg(test)]
 mod tests;

@@ -17,6 +17,7 @@ use serde_json::Value;
 const RULES: &str = "dist/prometheus/tcplinger.rules.yml";
 const RULE_TESTS: &str = "dist/prometheus/tcplinger.rules.test.yml";
 const DASHBOARD: &str = "dist/grafana/tcplinger.json";
+const UNIT: &str = "dist/systemd/tcplinger.service";
 const RUNBOOK: &str = "docs/alerts.md";
 const FLEET: &str = "docs/fleet.md";
 const REFERENCE: &str = "docs/metrics.md";
@@ -278,4 +279,53 @@ fn every_query_of_the_dashboard_parses() {
     let result = std::panic::catch_unwind(|| promtool(&["check", "rules"], &file));
     fs::remove_file(&file).unwrap();
     result.unwrap_or_else(|cause| std::panic::resume_unwind(cause));
+}
+
+/// What the service may be exposed by, as systemd counts: at most 2.5 of 10.
+#[test]
+fn the_unit_exposes_little() {
+    let mut analyze = Command::new("systemd-analyze");
+    analyze.args(["security", "--offline=yes", "--no-pager", "--threshold=25"]);
+    let output = analyze.arg(path(UNIT)).output();
+    let output = output.unwrap_or_else(|error| panic!("systemd-analyze: {error}; install systemd"));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("Overall exposure level"), "{text}");
+}
+
+/// Every capability that the unit gives has its reason beside it.
+#[test]
+fn the_unit_gives_a_reason_for_each_capability() {
+    let unit = read(UNIT);
+    let given = |key: &str| {
+        let line = unit.lines().find_map(|line| line.strip_prefix(key));
+        line.unwrap_or_else(|| panic!("no {key}")).to_owned()
+    };
+    let bounding = given("CapabilityBoundingSet=");
+    assert_eq!(given("AmbientCapabilities="), bounding);
+    for capability in bounding.split(' ') {
+        let name = capability.trim_start_matches("CAP_");
+        let has_reason = unit.lines().any(|line| {
+            line.starts_with("#   ") && line.contains(name) && line.split("  ").count() > 2
+        });
+        assert!(has_reason, "{name}");
+    }
+}
+
+#[test]
+fn manifest_and_chart_are_of_this_version() {
+    let version = env!("CARGO_PKG_VERSION");
+    let chart = read("dist/helm/tcplinger/Chart.yaml");
+    assert!(chart.contains(&format!("\nversion: {version}\n")));
+    assert!(chart.contains(&format!("\nappVersion: \"{version}\"\n")));
+    let manifest = read("dist/kubernetes/tcplinger.yaml");
+    assert!(manifest.contains(&format!("image: tcplinger:{version}\n")));
+    // Both start the same program in the same way.
+    let daemonset = read("dist/helm/tcplinger/templates/daemonset.yaml");
+    for line in manifest
+        .lines()
+        .filter(|line| line.contains("args:") || line.contains("add:"))
+    {
+        assert!(daemonset.contains(line.trim()), "{line}");
+    }
 }

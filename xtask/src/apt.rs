@@ -35,6 +35,13 @@ pub(crate) fn candidate(package: &str) -> Option<Version> {
     version(candidate_line(&policy)?)
 }
 
+/// The whole version of an installed package; None where it is not installed.
+pub(crate) fn full_version(package: &str) -> Option<String> {
+    let format = ["--show", "--showformat=${Version}", package];
+    let version = capture(&mut command("dpkg-query", &format)).ok()?;
+    (!version.is_empty()).then_some(version)
+}
+
 /// Installs those of the packages that are missing.
 pub(crate) fn install_missing(packages: &[&str]) -> Result<()> {
     let mut missing = packages.to_vec();

@@ -7,6 +7,7 @@ mod apt;
 mod bench;
 mod build;
 mod check;
+mod dist;
 mod exec;
 mod imports;
 mod run;
@@ -34,8 +35,12 @@ enum Verb {
     Check(check::Args),
     /// Measure what tcplinger costs, next to no monitor and to tcpstates; needs root
     Bench(bench::Args),
+    /// Make what is handed to others: static binaries, packages, an image, manifests
+    Dist(dist::Args),
     /// Boot other kernels under QEMU and run the release binary in each
     Vm(vm::Args),
+    #[command(hide = true)]
+    Show(run::ShowArgs),
     #[command(hide = true)]
     Load(bench::LoadArgs),
     #[command(hide = true)]
@@ -54,7 +59,9 @@ fn main() -> ExitCode {
         Verb::Test(args) => test::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Dist(args) => dist::run(&args),
         Verb::Vm(args) => vm::run(&args),
+        Verb::Show(args) => run::show(&args),
         Verb::Load(args) => bench::run_load(&args),
         Verb::Hold(args) => bench::hold(&args),
         Verb::Owners(args) => bench::run_owners(&args),

@@ -16,7 +16,7 @@ pub(crate) struct Args {
 }
 
 /// What the tests call, and the Debian package that has it.
-const PROGRAMS: [(&str, &str); 15] = [
+const PROGRAMS: [(&str, &str); 16] = [
     ("bpftool", "bpftool"),
     ("capsh", "libcap2-bin"),
     ("chromedriver", "chromium-driver"),
@@ -31,6 +31,7 @@ const PROGRAMS: [(&str, &str); 15] = [
     ("python3", "python3"),
     ("redis-server", "redis-server"),
     ("ss", "iproute2"),
+    ("systemd-analyze", "systemd"),
     ("unshare", "util-linux"),
 ];
 

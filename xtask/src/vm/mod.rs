@@ -7,11 +7,12 @@ mod kernel;
 mod verdict;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::builder::PossibleValuesParser;
 
+use crate::dist::{self, Architecture};
 use crate::exec::{command, exec};
 use crate::{apt, setup, workspace};
 use kernel::KERNELS;
@@ -24,14 +25,14 @@ pub(crate) struct Args {
     kernels: Vec<String>,
 }
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
 const PACKAGES: [&str; 3] = ["qemu-system-x86", "busybox-static", "cpio"];
 const MODES: [&str; 3] = ["", "lockdown=integrity", "lockdown=confidentiality"];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     setup::ensure()?;
     apt::install_missing(&PACKAGES)?;
-    let binaries = build()?;
+    // They need no library of the guest's.
+    let binaries = dist::build(Architecture::X86_64, &["monitor", "xtask"])?;
     let mut failures = Vec::new();
     for (version, suite) in KERNELS {
         if !args.kernels.is_empty() && !args.kernels.iter().any(|wanted| wanted == version) {
@@ -49,18 +50,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     ensure!(failures.is_empty(), "\n{}", failures.join("\n"));
     Ok(())
-}
-
-/// Builds binaries that need no library of the guest's; tells where they are.
-fn build() -> Result<PathBuf> {
-    let mut cargo = command("cargo", &["build", "--release", "--target", TARGET]);
-    cargo.args(["--package", "monitor", "--package", "xtask"]);
-    let variable = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS";
-    cargo.env(variable, "-C target-feature=+crt-static");
-    exec(cargo.current_dir(workspace::root()?))?;
-    let binary = workspace::binary()?;
-    let target = binary.ancestors().nth(2).context("no target folder")?;
-    Ok(target.join(TARGET).join("release"))
 }
 
 /// Makes the guest's file system.
