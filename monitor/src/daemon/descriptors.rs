@@ -58,7 +58,7 @@ impl DescriptorWatch {
     }
 
     /// Walks if that is due; for somebody who waits sooner.
-    pub(super) async fn turn(&mut self, is_asked: bool) {
+    pub(super) async fn refresh(&mut self, is_asked: bool) {
         let now = monotonic();
         let is_due = self.age(now) >= LOOK_EVERY && self.budget.allows(now);
         if is_due || is_asked && self.age(now) >= YOUNG.max(self.cost * SHARE_ASKED) {

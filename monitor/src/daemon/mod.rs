@@ -3,7 +3,7 @@
 
 pub(crate) mod control;
 mod descriptors;
-mod journal;
+mod incident_log;
 mod live;
 mod lookers;
 mod memory;

@@ -42,7 +42,7 @@ impl MptcpWatch {
     ///
     /// # Errors
     /// The inventory thread is gone.
-    pub(super) async fn turn(
+    pub(super) async fn refresh(
         &mut self,
         walker: &Walker,
         namespaces: &[Namespace],

@@ -57,7 +57,7 @@ impl OwnerWatch {
 
     /// Takes over the walk that has ended, begins the next where one is due; never waits for one. `all`
     /// are the sockets of the host, which are in the namespaces `known`.
-    pub(super) fn turn(&mut self, all: Counts, worker: &Worker, known: &[Namespace]) {
+    pub(super) fn refresh(&mut self, all: Counts, worker: &Worker, known: &[Namespace]) {
         if let Some(walked) = self.walked() {
             let (found, cpu) = walked;
             self.spent += cpu;

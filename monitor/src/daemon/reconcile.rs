@@ -199,7 +199,7 @@ impl Reconciler {
             if is_free || !askers.is_empty() || began.is_none_or(is_due) {
                 began = Some(Instant::now());
                 tokio::select! {
-                    ended = self.turn(askers) => ended?,
+                    ended = self.round_and_answer(askers) => ended?,
                     never = Sampler::keep_fresh(&sampler, &live, &publisher) => match never {},
                 }
             }
@@ -235,7 +235,7 @@ impl Reconciler {
     }
 
     /// A round, and the answers to those who asked.
-    async fn turn(&mut self, askers: Vec<Asker>) -> Result<()> {
+    async fn round_and_answer(&mut self, askers: Vec<Asker>) -> Result<()> {
         if askers.is_empty() {
             self.round(Effort::Usual).await?;
         } else {
@@ -284,7 +284,7 @@ impl Reconciler {
             active.into_iter().take(IN_TURN).cloned().collect()
         };
         self.read_figures(due).await?;
-        self.descriptors.turn(true).await;
+        self.descriptors.refresh(true).await;
         self.publish();
         Ok(())
     }
@@ -295,7 +295,7 @@ impl Reconciler {
         let summary = self.summary();
         let (worker, known) = (self.walker.worker(), self.namespaces.known());
         if !self.watch.is_shown() {
-            self.owners.turn(summary.sockets(), worker, known);
+            self.owners.refresh(summary.sockets(), worker, known);
         }
         let (live, owners) = (self.live.borrow(), &self.owners);
         let walked = self.queue.spent() + self.descriptors.spent();
@@ -420,7 +420,7 @@ impl Reconciler {
         let spoke = self.live.borrow_mut().census.take_discovered();
         let has_news = self.namespaces.is_news(&spoke);
         if is_asked || has_news || self.namespaces.is_due() {
-            self.descriptors.turn(is_asked || has_news).await;
+            self.descriptors.refresh(is_asked || has_news).await;
         }
         let refreshed = self
             .namespaces

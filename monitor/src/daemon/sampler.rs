@@ -100,7 +100,7 @@ impl Sampler {
             cost: self.cost(live, walks),
             ..Sample::default()
         };
-        watch.tell(&mut sample);
+        watch.fill(&mut sample);
         self.settle(live, &mut sample);
         self.latest = Some(sample.clone());
         sample

@@ -159,7 +159,7 @@ impl Watch {
         is_asked: bool,
     ) -> Result<()> {
         self.mptcp
-            .turn(walker, known, descriptors, is_asked)
+            .refresh(walker, known, descriptors, is_asked)
             .await?;
         let now = monotonic();
         let inodes: BTreeSet<u32> = known.iter().map(|known| known.inode).collect();
@@ -201,9 +201,10 @@ impl Watch {
         for is_ports_turn in [ports_first, !ports_first] {
             if is_ports_turn && !crowded.is_empty() && self.budget.allows(now) {
                 self.looked_at_ports = now;
-                self.look_at_ports(walker, &crowded, Pays::Budget).await?;
+                self.look_at_ports(walker, &crowded, ChargedTo::Budget)
+                    .await?;
             } else if !is_ports_turn && !due.is_empty() && self.budget.allows(now) {
-                self.look(walker, &due, Pays::Budget).await?;
+                self.look(walker, &due, ChargedTo::Budget).await?;
                 self.is_unjudged = false;
             }
         }
@@ -227,7 +228,7 @@ impl Watch {
     }
 
     /// Fills in what is watched.
-    pub(super) fn tell(&mut self, sample: &mut Sample) {
+    pub(super) fn fill(&mut self, sample: &mut Sample) {
         // Rounds may be far apart.
         self.clear_left(sample.taken);
         self.log();
@@ -252,12 +253,12 @@ impl Watch {
         self.holder_source.clone()
     }
 
-    fn spend(&mut self, cpu: Duration, pays: Pays) {
+    fn spend(&mut self, cpu: Duration, charged_to: ChargedTo) {
         self.spent += cpu;
-        match pays {
-            Pays::Budget => self.budget.spend(cpu),
-            Pays::LeadersBudget => self.leaders_budget.spend(cpu),
-            Pays::Nobody => {}
+        match charged_to {
+            ChargedTo::Budget => self.budget.spend(cpu),
+            ChargedTo::LeadersBudget => self.leaders_budget.spend(cpu),
+            ChargedTo::Nobody => {}
         }
     }
 
@@ -441,7 +442,7 @@ impl Watch {
         let mut rest = 0_usize;
         for (line, notice) in notices.enumerate() {
             if line < LINES {
-                super::journal::log(notice);
+                super::incident_log::log(notice);
             } else {
                 rest += 1;
             }
@@ -458,9 +459,9 @@ fn is_silent(incident: &Incident) -> bool {
     incident.state == State::FinWait2 && incident.is_orphaned
 }
 
-/// Who pays for a look.
+/// What the time of a look is charged to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pays {
+enum ChargedTo {
     Budget,
     /// A look at the ports of those with most sockets.
     LeadersBudget,

@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 use super::super::live::Live;
 use super::super::memory;
 use super::super::walks::{Walker, reply};
-use super::{Pays, Watch};
+use super::{ChargedTo, Watch};
 use crate::clock::{monotonic, nanoseconds};
 use crate::inventory::{Answer, Asked, Error, Meter, Namespace};
 use crate::survey::{self, Found, JudgedSockets, LingeringSockets};
@@ -27,7 +27,7 @@ impl Watch {
         &mut self,
         walker: &Walker,
         namespaces: &[Namespace],
-        pays: Pays,
+        charged_to: ChargedTo,
     ) -> Result<JudgedSockets> {
         let began = monotonic();
         if !self.live.borrow().is_identifying() {
@@ -60,7 +60,7 @@ impl Watch {
         let (look, incidents, counts, judging) =
             self.looker.start(judge).await.context("cannot judge")?;
         self.counts = counts;
-        self.spend(cost + judging, pays);
+        self.spend(cost + judging, charged_to);
         self.active
             .update(nanoseconds(judged), incidents, |incident| {
                 // What a count rule adds up is looked for in every namespace.
@@ -287,7 +287,7 @@ impl Watch {
             };
             known.iter().filter(is_due).cloned().collect()
         };
-        let look = self.look(walker, &surveyed, Pays::Nobody).await?;
+        let look = self.look(walker, &surveyed, ChargedTo::Nobody).await?;
         let is_missing = |known: &Namespace| !look.lingering.limits.contains_key(&known.inode);
         let missing = surveyed.into_iter().filter(is_missing).collect();
         let missing = walker.still_there(missing).await?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::super::walks::Walker;
-use super::{Pays, Watch};
+use super::{ChargedTo, Watch};
 use crate::clock::{monotonic, nanoseconds};
 use crate::inventory::{Error, Namespace, StateSet};
 use crate::tcp::Limits;
@@ -41,7 +41,7 @@ impl Watch {
         &mut self,
         walker: &Walker,
         namespaces: &[Namespace],
-        pays: Pays,
+        charged_to: ChargedTo,
     ) -> Result<()> {
         for namespace in namespaces {
             let taken = walker
@@ -57,7 +57,7 @@ impl Watch {
                     self.overflows.observe(namespace.inode, &survey.limits);
                     self.pressure
                         .take(monotonic(), survey.found, &survey.limits);
-                    self.spend(survey.cost.cpu, pays);
+                    self.spend(survey.cost.cpu, charged_to);
                 }
                 Err(Error::Stopped) => return Err(Error::Stopped.into()),
                 Err(error) => tracing::debug!("cannot check its ports: {error}"),
@@ -103,7 +103,7 @@ impl Watch {
             return Ok(());
         };
         self.tried.insert(due.inode, now);
-        self.look_at_ports(walker, std::slice::from_ref(due), Pays::LeadersBudget)
+        self.look_at_ports(walker, std::slice::from_ref(due), ChargedTo::LeadersBudget)
             .await
     }
 
@@ -116,7 +116,7 @@ impl Watch {
         walker: &Walker,
         known: &[Namespace],
     ) -> Result<PortReport> {
-        self.look_at_ports(walker, known, Pays::Nobody).await?;
+        self.look_at_ports(walker, known, ChargedTo::Nobody).await?;
         Ok(PortReport::clone(&self.ports))
     }
 }

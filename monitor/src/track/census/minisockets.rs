@@ -329,9 +329,9 @@ impl Minisockets {
         self.note_left(ends, is_time_wait, at_ns)
     }
 
-    /// Holds the sum to the kernel's own, read at `read_ns`. `after` were handed over since, and
+    /// Sets the sum to the kernel's own, read at `read_ns`. `after` were handed over since, and
     /// `around` while it was read.
-    pub(super) fn hold_to(&mut self, total: u64, read_ns: u64, after: u64, around: u64) {
+    pub(super) fn set_total(&mut self, total: u64, read_ns: u64, after: u64, around: u64) {
         if std::mem::take(&mut self.is_answered) {
             self.early.clear();
         }

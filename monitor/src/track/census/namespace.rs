@@ -267,7 +267,7 @@ impl Namespace {
             0
         };
         let (after, around) = (flight.after.minisockets, flight.around.minisockets);
-        self.minisockets.hold_to(
+        self.minisockets.set_total(
             figures.minisockets,
             figures.read_until_ns,
             after.max(0).cast_unsigned(),
