@@ -20,7 +20,9 @@ pub(crate) use owners::{OwnerOrder, OwnersArgs};
 pub(crate) use run::{ProgramArgs, RunArgs};
 pub(crate) use stuck::{HolderArgs, SeverityChoice, StuckArgs, StuckOrder};
 pub(crate) use value::Netns;
-pub(crate) use verbs::{DoctorArgs, ExplainArgs, PortsArgs, SourceArgs, SourceChoice, StatusArgs};
+pub(crate) use verbs::{
+    DoctorArgs, ExplainArgs, PortOrder, PortsArgs, SourceArgs, SourceChoice, StatusArgs,
+};
 
 const EXIT_CODES: &str = "\
 Exit codes:

@@ -1,5 +1,6 @@
 //! Flags of `events`, and the filters that it shares with `stuck`.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use clap::Args;
@@ -49,12 +50,12 @@ pub(crate) struct StateArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = FILTERS)]
 pub(crate) struct FilterArgs {
-    /// Local port, 1 to 65535
-    #[arg(long, value_name = "PORT", value_delimiter = ',', value_parser = value::port)]
-    pub(crate) local_port: Vec<u16>,
-    /// Remote port, 1 to 65535
-    #[arg(long, value_name = "PORT", value_delimiter = ',', value_parser = value::port)]
-    pub(crate) remote_port: Vec<u16>,
+    /// Local port, 1 to 65535, or a range: 9000-9010
+    #[arg(long, value_name = "PORT", value_delimiter = ',', value_parser = value::ports)]
+    pub(crate) local_port: Vec<RangeInclusive<u16>>,
+    /// Remote port, or a range
+    #[arg(long, value_name = "PORT", value_delimiter = ',', value_parser = value::ports)]
+    pub(crate) remote_port: Vec<RangeInclusive<u16>>,
     /// Local address or network; host bits are ignored, so 10.1.2.3/8 means 10.0.0.0/8
     #[arg(long, value_name = "CIDR", value_delimiter = ',', value_parser = value::network)]
     pub(crate) local: Vec<IpNet>,

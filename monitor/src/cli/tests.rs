@@ -149,7 +149,7 @@ fn filters_repeat_and_take_lists() {
         events.states.state,
         [State::TimeWait, State::CloseWait, State::Established]
     );
-    assert_eq!(filter.local_port, [80, 443]);
+    assert_eq!(filter.local_port, [80..=80, 443..=443]);
     assert_eq!(filter.remote[0].to_string(), "10.0.0.0/8");
     assert_eq!(filter.remote[1].to_string(), "::1/128");
     assert_eq!(filter.family, Some(Family::Ipv6));

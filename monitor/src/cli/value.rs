@@ -210,13 +210,16 @@ pub(crate) fn endpoint(text: &str) -> Result<String, String> {
     }
 }
 
-/// The name that was most likely meant.
-pub(crate) fn nearest<'n>(typed: &str, names: &[&'n str]) -> &'n str {
-    names
-        .iter()
-        .min_by_key(|name| strsim::damerau_levenshtein(typed, name))
-        .copied()
-        .unwrap_or_default()
+/// Asks for the name that was most likely meant, with a space at the end; empty where none is near.
+pub(crate) fn did_you_mean(typed: &str, names: &[&str]) -> String {
+    let names = names.iter();
+    let distances = names.map(|name| (strsim::damerau_levenshtein(typed, name), name));
+    match distances.min() {
+        Some((distance, meant)) if distance <= (typed.chars().count() / 3).max(2) => {
+            format!("did you mean `{meant}`? ")
+        }
+        _ => String::new(),
+    }
 }
 
 /// A state, in this tool's spelling or that of `ss`.
@@ -242,8 +245,8 @@ pub(crate) fn lingering_state(text: &str) -> Result<State, String> {
 fn advice(text: &str, states: &[State]) -> String {
     let typed = text.to_ascii_lowercase().replace('-', "_");
     let names: Vec<&str> = states.iter().map(|state| state.name()).collect();
-    let (meant, all) = (nearest(&typed, &names), names.join(", "));
-    format!("did you mean `{meant}`? The states are {all}")
+    let (meant, all) = (did_you_mean(&typed, &names), names.join(", "));
+    format!("{meant}The states are {all}")
 }
 
 /// `total`, or a state.
@@ -287,8 +290,8 @@ pub(crate) fn switch(text: &str) -> Result<bool, String> {
 
 /// Refuses `text` where it should be one of `names`.
 pub(crate) fn one_of(text: &str, names: &[&str]) -> String {
-    let (meant, all) = (nearest(text, names), names.join(", "));
-    format!("did you mean `{meant}`? (valid: {all})")
+    let (meant, all) = (did_you_mean(text, names), names.join(", "));
+    format!("{meant}(valid: {all})")
 }
 
 /// A port that a transition can show.

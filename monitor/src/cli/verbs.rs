@@ -29,6 +29,12 @@ pub(crate) struct PortsArgs {
     /// Print at most N rows, 0 for all
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub(crate) top: usize,
+    /// Print also rows that use less than 0.5 % of their ports, which JSON always has
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Sort order
+    #[arg(long, value_name = "ORDER", default_value = "pressure")]
+    pub(crate) sort: PortOrder,
     #[arg(long, value_name = "NAME|INODE", value_parser = value::netns, help = NETNS)]
     pub(crate) netns: Option<Netns>,
     /// Without a daemon: time between the two samples that give the rates, 100ms to 1h
@@ -36,6 +42,19 @@ pub(crate) struct PortsArgs {
     pub(crate) sample: Duration,
     #[command(flatten)]
     pub(crate) source: SourceArgs,
+}
+
+/// Which ports come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PortOrder {
+    /// What runs out first, then the largest share in use.
+    Pressure,
+    /// The largest share in use.
+    Use,
+    /// The most ports in use.
+    Used,
+    /// The most ports in `TIME_WAIT`.
+    TimeWait,
 }
 
 /// Flags of `explain`.

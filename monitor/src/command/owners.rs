@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 
-use super::{STDOUT, netns};
+use super::{STDOUT, netns, stdout_fit};
 use crate::cli::{Format, OwnerOrder, OwnersArgs};
 use crate::inventory::{StateSet, Survey, Worker, wait};
 use crate::output::{json, text};
@@ -29,7 +29,7 @@ pub(super) fn run(args: &OwnersArgs) -> Result<ExitCode> {
     found.truncate(top);
     let mut out = io::BufWriter::new(io::stdout().lock());
     match args.format {
-        Format::Text => text::write_owners(&mut out, &found, hidden),
+        Format::Text => text::write_owners(&mut out, stdout_fit(), &found, hidden),
         Format::Json => json::write_owners(&mut out, &found),
     }
     .and_then(|()| out.flush())

@@ -300,7 +300,8 @@ impl Kernel {
                     .take(monotonic(), survey.found, &survey.limits);
             }
         }
-        Ok(self.pressure.report(&self.rules.ports))
+        let names = survey::names(&self.namespaces);
+        Ok(self.pressure.report(&self.rules.ports).named(&names))
     }
 }
 

@@ -43,6 +43,8 @@ pub(super) fn from_daemon(control: &Path, wanted: Option<&Netns>) -> Result<Summ
     let bad = |error| control::bad_answer(control, &error);
     let mut summary = json::read_status(&answer).map_err(bad)?;
     if let Some(wanted) = wanted {
+        // It is of all namespaces.
+        summary.recent = None;
         summary
             .namespaces
             .retain(|known| netns::is_named(wanted, known.netns, known.name.as_deref()));

@@ -159,12 +159,11 @@ pub(crate) fn filter(states: StateArgs, args: FilterArgs, netns: Option<u32>) ->
 
 /// Which sockets are wanted. `args.family` and `args.netns` are left to the caller.
 pub(crate) fn matcher(holder: &HolderArgs, args: &FilterArgs) -> Matcher {
-    let ranges = |ports: &[u16]| ports.iter().map(|port| *port..=*port).collect();
     let patterns = |texts: &[String]| texts.iter().map(|text| WildMatch::new(text)).collect();
     Matcher {
         states: holder.state.clone(),
-        local_ports: ranges(&args.local_port),
-        remote_ports: ranges(&args.remote_port),
+        local_ports: args.local_port.clone(),
+        remote_ports: args.remote_port.clone(),
         local_nets: args.local.clone(),
         remote_nets: args.remote.clone(),
         netns: Vec::new(),

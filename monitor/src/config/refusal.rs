@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use toml::de::Error;
 
-use crate::cli::value::nearest;
+use crate::cli::value::did_you_mean;
 
 /// Characters of the file that a refusal repeats.
 const SHOWN: usize = 60;
@@ -46,14 +46,13 @@ impl Flaw {
         if let Some((_, valid)) = unknown.and_then(|rest| rest.rsplit_once("`, expected ")) {
             let valid: Vec<&str> = valid.split('`').skip(1).step_by(2).collect();
             let key = written(text, span);
-            let (meant, all) = (nearest(&key, &valid), valid.join(", "));
+            let (meant, all) = (did_you_mean(&key, &valid), valid.join(", "));
             let headers = text.get(..start).unwrap_or_default().lines().rev();
             let place = headers.map(str::trim).find(|line| line.starts_with('['));
             let place = place.map_or("at the top level".to_owned(), |header| {
                 format!("in {}", escaped(header))
             });
-            let what =
-                format!("unknown key `{key}` {place}; did you mean `{meant}`? (valid: {all})");
+            let what = format!("unknown key `{key}` {place}; {meant}(valid: {all})");
             return Self::new(at, what);
         }
         let line = text.get(start..).and_then(|rest| rest.lines().next());

@@ -311,7 +311,10 @@ impl Reconciler {
             // Answered already.
             Asked::Version => {}
             Asked::Status => {
-                let summary = self.summary();
+                let summary = Summary {
+                    recent: self.publisher.recent(),
+                    ..self.summary()
+                };
                 reply.send(move |reply| json::write_status(reply, &summary));
             }
             Asked::Ports => {

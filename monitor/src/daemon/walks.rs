@@ -240,6 +240,7 @@ pub(crate) fn summarize(
     Summary {
         source,
         log_dropped: 0,
+        recent: None,
         namespaces: namespaces
             .iter()
             .map(|namespace| NamespaceSummary {

@@ -166,7 +166,7 @@ impl Watch {
         self.name(known);
         self.live.borrow_mut().shrink();
         if self.pressure.retain(now, |netns| inodes.contains(&netns)) {
-            self.ports = Arc::new(self.pressure.report(&self.rules.ports));
+            self.ports = Arc::new(self.pressure.report(&self.rules.ports).named(&self.names));
         }
         self.tried.retain(|netns, _| inodes.contains(netns));
         self.looked.retain(|netns, _| inodes.contains(netns));

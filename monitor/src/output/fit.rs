@@ -63,6 +63,35 @@ pub(crate) fn shortened(mut lines: Vec<String>, most: usize, width: usize) -> Ve
     lines
 }
 
+/// Makes a table as wide as that, as far as its columns may be cut: the widest of them first. A column
+/// without an entry in `narrowest` stays as it is. False where it is still wider.
+pub(crate) fn fit_columns(rows: &mut [Vec<String>], narrowest: &[usize], width: usize) -> bool {
+    loop {
+        let of_column = |column: usize| {
+            let cells = rows.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| width_of(cell)).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..rows.first().map_or(0, Vec::len))
+            .map(of_column)
+            .collect();
+        let total = widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1);
+        if total <= width {
+            return true;
+        }
+        let columns = widths.iter().zip(narrowest).enumerate();
+        let widest = columns
+            .filter(|(_, (width, narrowest))| width > narrowest)
+            .max_by_key(|(_, (width, _))| **width);
+        let Some((column, (widest, _))) = widest else {
+            return false;
+        };
+        let narrower = widest - 1;
+        for cell in rows.iter_mut().filter_map(|row| row.get_mut(column)) {
+            *cell = cut(cell, narrower);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -60,6 +60,7 @@ pub(super) fn summary() -> Summary {
     ipv4.set(State::TimeWait, 131_072);
     Summary {
         log_dropped: 0,
+        recent: None,
         source: Source::Daemon,
         namespaces: vec![
             NamespaceSummary {

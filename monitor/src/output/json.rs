@@ -20,8 +20,8 @@ use super::escape::is_harmful;
 use super::{Clock, DoctorRow};
 use crate::tcp::{Counts, Errno, Handover, Process, RawState, State, Transition, TransitionOwner};
 use crate::track::{
-    Change, Doubt, EventTotals, Incident, NamespaceSummary, Notice, OwnedSockets, SocketOwner,
-    Source, Summary, Tally,
+    Change, Doubt, EventTotals, Incident, NamespaceSummary, Notice, OwnedSockets, Recent,
+    SocketOwner, Source, Summary, Tally,
 };
 
 /// Writes transitions, one object a line.
@@ -153,6 +153,8 @@ struct Status {
     #[serde(default)]
     log_lines_dropped: u64,
     census: Tally,
+    #[serde(flatten)]
+    recent: Option<Recent>,
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -270,6 +272,7 @@ impl From<&Summary> for Status {
             drift: summary.tally.corrected,
             log_lines_dropped: summary.log_dropped,
             census: summary.tally,
+            recent: summary.recent.clone(),
         }
     }
 }
@@ -294,6 +297,7 @@ impl From<Status> for Summary {
         };
         Self {
             log_dropped: status.log_lines_dropped,
+            recent: status.recent,
             source: match status.source {
                 Origin::Daemon => Source::Daemon,
                 Origin::Kernel => Source::Kernel,
@@ -370,21 +374,17 @@ pub(crate) fn write_owners(out: &mut impl Write, owners: &[OwnedSockets]) -> io:
     write_line(out, &rows)
 }
 
-/// An owner and its sockets. What it has not is left out; all null means no process.
+/// An owner and its sockets. All null means no process.
 #[derive(Serialize)]
 struct OwnerForm<'a> {
     pid: Option<u32>,
     comm: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     exe: Option<&'a str>,
     uid: Option<u32>,
     unit: Option<&'a str>,
     container: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pod: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     open_files: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     file_limit: Option<u64>,
     total: u64,
     sockets: Sockets,

@@ -12,7 +12,8 @@ use std::time::Duration;
 use super::clock::TimeOfDay;
 use super::{Clock, DoctorRow, Elapsed, Escaped, Outcome, Style};
 use crate::tcp::{Counts, Errno, Handover, RawState, State, Transition, TransitionOwner};
-use crate::track::{NamespaceSummary, Source, Summary};
+use crate::track::phrase::{grouped, signed_rate};
+use crate::track::{NamespaceSummary, Recent, Source, Summary, seconds};
 pub(crate) use owners::write_owners;
 pub(crate) use ports::write_ports;
 pub(crate) use stuck::{
@@ -203,7 +204,11 @@ pub(crate) fn write_status(
 ) -> io::Result<()> {
     let states = State::ALL.map(|state| style.of_state(RawState::Known(state)));
     let paints = std::iter::once(anstyle::Style::new()).chain(states);
-    write_table(out, 1, &state_rows(summary), paints)?;
+    let mut rows = state_rows(summary);
+    if let Some(recent) = &summary.recent {
+        add_recent(&mut rows, recent);
+    }
+    write_table(out, 1, &rows, paints)?;
     let mptcp = summary.mptcp();
     if mptcp.total() > 0 {
         let some = mptcp.iter().filter(|(_, sockets)| *sockets > Some(0));
@@ -240,7 +245,41 @@ pub(crate) fn write_status(
              slow"
         )?;
     }
-    write_doubt(out, summary)
+    write_doubt(out, summary)?;
+    match &summary.recent {
+        Some(recent) => writeln!(out, "{}", stuck_line(recent)),
+        None => Ok(()),
+    }
+}
+
+/// What is stuck, and how to see it.
+fn stuck_line(recent: &Recent) -> String {
+    let stuck = recent.stuck;
+    match (stuck.incidents, stuck.critical_incidents) {
+        (0, _) => "nothing is stuck".to_owned(),
+        (incidents, critical) => {
+            let sockets = grouped(stuck.warning + stuck.critical);
+            format!(
+                "stuck: {sockets} sockets; incidents: {incidents}, critical: {critical}; tcplinger stuck \
+                 shows them"
+            )
+        }
+    }
+}
+
+/// Adds a column for the age of the oldest socket, and one for the change.
+fn add_recent(rows: &mut [Vec<String>], recent: &Recent) {
+    let Some((titles, rows)) = rows.split_first_mut() else {
+        return;
+    };
+    titles.extend(["OLDEST".to_owned(), "CHANGE/MIN".to_owned()]);
+    for (row, state) in rows.iter_mut().zip(State::ALL) {
+        let oldest = recent.oldest_seconds.get(state.name()).copied().flatten();
+        let oldest = oldest.map(|oldest| Elapsed(seconds(oldest)));
+        let change = recent.change_per_minute.get(state.name()).copied();
+        row.push(or_dash(oldest).to_string());
+        row.push(or_dash(change.flatten().map(signed_rate)).to_string());
+    }
 }
 
 /// Says who answered, below all else.

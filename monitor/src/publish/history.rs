@@ -47,6 +47,19 @@ impl History {
         }
     }
 
+    /// The counts of a minute before the newest, or as long ago as there are some, and how long ago that
+    /// is; None before 10 s.
+    pub(super) fn before(&self) -> Option<(Duration, Counts)> {
+        let (newest, _) = self.steps.back()?;
+        let ago = |step: u64| STEP * u32::try_from(newest - step).unwrap_or(u32::MAX);
+        let known = self
+            .steps
+            .iter()
+            .filter_map(|(step, counts)| Some((ago(*step), (*counts)?)));
+        let mut known = known.filter(|(ago, _)| (10..=60).contains(&ago.as_secs()));
+        known.next()
+    }
+
     /// Seconds since the epoch, the oldest first, and the counts.
     pub(super) fn counts(&self) -> Vec<(u64, Option<Counts>)> {
         let steps = self.steps.iter();

@@ -23,8 +23,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error as ThisError;
 
-use crate::track::Notice;
-use crate::track::{Sample, Sink};
+use crate::track::{Notice, Recent, Sample, Sink};
 use files::{Stamp, stamps};
 pub(crate) use places::{Place, Places};
 use shared::Shared;
@@ -256,7 +255,13 @@ impl Publisher {
         self.shared.publish(sample);
     }
 
-    /// Takes what has changed among the findings.
+    /// What the newest figures say beside the counts.
+    pub(crate) fn recent(&self) -> Option<Recent> {
+        let sample = self.shared.latest()?;
+        Some(self.shared.recent(&sample))
+    }
+
+    /// Takes what has changed among the incidents.
     pub(crate) fn announce<'a>(&self, notices: impl Iterator<Item = &'a Notice>) {
         self.shared.announce(notices);
     }

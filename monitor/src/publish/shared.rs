@@ -10,8 +10,7 @@ use tokio::time::timeout;
 use super::history::History;
 use crate::output::Clock;
 use crate::tcp::Counts;
-use crate::track::Notice;
-use crate::track::{Outlets, Sample, Sink};
+use crate::track::{Notice, Outlets, Recent, Sample, Sink};
 
 /// Notices that an outlet may be behind; 1 to 10 KB each.
 const NOTICES: usize = 4_096;
@@ -75,6 +74,11 @@ impl Shared {
     /// Seconds since the epoch and the counts of the last hour, the oldest first.
     pub(super) fn history(&self) -> Vec<(u64, Option<Counts>)> {
         lock(&self.history).counts()
+    }
+
+    /// What `sample` says beside the counts.
+    pub(super) fn recent(&self, sample: &Sample) -> Recent {
+        Recent::new(sample, lock(&self.history).before())
     }
 
     pub(super) fn publish(&self, sample: Sample) {

@@ -248,3 +248,57 @@ fn leak_identity(leak: &Leak, owners: &[Owner]) -> Identity {
         rule: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Found;
+    use super::*;
+    use crate::tcp::Limits;
+    use crate::track::stuck::fixture::evidence;
+
+    fn scene(listening: Option<u16>) -> LingeringSockets {
+        let mut scene = LingeringSockets::default();
+        let mut found = Found::default();
+        if let Some(port) = listening {
+            found.take(&between(State::Listen, port, 0));
+        }
+        scene.add(7, found, Limits::default());
+        scene
+    }
+
+    fn between(state: State, local: u16, remote: u16) -> Evidence {
+        Evidence {
+            local: ([10, 0, 0, 1], local).into(),
+            remote: ([10, 0, 0, 2], remote).into(),
+            ..evidence(state)
+        }
+    }
+
+    #[test]
+    fn a_side_follows_from_state_listener_and_range() {
+        let wait = State::CloseWait;
+        for (listening, socket, side) in [
+            (
+                None,
+                between(State::SynSent, 80, 40_000),
+                Some(Side::Client),
+            ),
+            (
+                None,
+                between(State::SynRecv, 40_000, 80),
+                Some(Side::Server),
+            ),
+            (None, between(wait, 80, 40_000), Some(Side::Server)),
+            (None, between(wait, 40_000, 443), Some(Side::Client)),
+            (None, between(wait, 40_000, 40_001), None),
+            (
+                Some(40_000),
+                between(wait, 40_000, 40_001),
+                Some(Side::Server),
+            ),
+            (Some(40_000), between(wait, 40_000, 443), Some(Side::Server)),
+        ] {
+            assert_eq!(scene(listening).side(&socket), side, "{socket:?}");
+        }
+    }
+}

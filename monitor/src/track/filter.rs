@@ -1,6 +1,7 @@
 //! Which transitions the user asked for.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
@@ -16,8 +17,8 @@ pub(crate) struct Filter {
     pub(crate) states: Vec<State>,
     pub(crate) from: Vec<State>,
     pub(crate) to: Vec<State>,
-    pub(crate) local_ports: Vec<u16>,
-    pub(crate) remote_ports: Vec<u16>,
+    pub(crate) local_ports: Vec<RangeInclusive<u16>>,
+    pub(crate) remote_ports: Vec<RangeInclusive<u16>>,
     pub(crate) local_nets: Vec<IpNet>,
     pub(crate) remote_nets: Vec<IpNet>,
     pub(crate) family: Option<Family>,
@@ -67,8 +68,8 @@ fn is_inferred(transition: &Transition, state: State) -> bool {
     state == State::TimeWait && transition.continues_as() == Some(Handover::TimeWait)
 }
 
-fn has_port(wanted: &[u16], endpoint: SocketAddr) -> bool {
-    wanted.is_empty() || wanted.contains(&endpoint.port())
+pub(super) fn has_port(wanted: &[RangeInclusive<u16>], endpoint: SocketAddr) -> bool {
+    wanted.is_empty() || wanted.iter().any(|ports| ports.contains(&endpoint.port()))
 }
 
 /// A v4-mapped address (an IPv4 peer of an IPv6 socket) is inside its IPv4 network too.
@@ -192,14 +193,14 @@ mod tests {
     fn conditions_add_up() {
         let seen = transition("10.0.0.1:80", "192.0.2.2:4000");
         let mut filter = Filter {
-            local_ports: vec![443, 80],
+            local_ports: vec![443..=443, 70..=80],
             remote_nets: nets(&["192.0.2.0/24"]),
             ..Filter::default()
         };
         assert!(filter.matches(&seen));
-        filter.remote_ports = vec![80];
+        filter.remote_ports = vec![80..=80];
         assert!(!filter.matches(&seen));
-        filter.remote_ports = vec![4000];
+        filter.remote_ports = vec![4000..=4000];
         filter.local_nets = nets(&["10.0.0.2/32", "fd00::/8"]);
         assert!(!filter.matches(&seen));
     }

@@ -40,4 +40,4 @@ pub(crate) use owners::{OwnedSockets, OwnerName, SocketOwner, TopOwners, owned_s
 pub(crate) use ports::{FORECAST_FLOOR, PortReport, PortRow, PortTally, Pressure};
 pub(crate) use sample::{Buckets, Cost, Outlets, Sample, Sink, Stuck, TOP};
 pub(crate) use sockets::Sockets;
-pub(crate) use summary::{Doubt, EventTotals, NamespaceSummary, Source, Summary};
+pub(crate) use summary::{Doubt, EventTotals, NamespaceSummary, Recent, Source, Summary};

@@ -2,8 +2,13 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use super::Tally;
+use serde::{Deserialize, Serialize};
+
+use super::phrase::real;
+use super::stuck::Severity;
+use super::{Sample, Tally};
 use crate::tcp::{Counts, State};
 
 /// Where the counts come from.
@@ -72,8 +77,63 @@ impl NamespaceSummary {
     }
 }
 
+/// What a daemon knows beside the counts; all namespaces together.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Recent {
+    pub(crate) stuck: StuckCounts,
+    /// Age of the oldest socket by lingering state; None in an empty one.
+    pub(crate) oldest_seconds: BTreeMap<String, Option<f64>>,
+    /// Change of the count by state; None before there are counts of 10 s ago.
+    pub(crate) change_per_minute: BTreeMap<String, Option<f64>>,
+}
+
+/// Stuck sockets by severity, and the incidents that they and others are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StuckCounts {
+    pub(crate) warning: u64,
+    pub(crate) critical: u64,
+    pub(crate) incidents: u64,
+    pub(crate) critical_incidents: u64,
+}
+
+impl Recent {
+    /// `before` are counts of that long ago.
+    pub(crate) fn new(sample: &Sample, before: Option<(Duration, Counts)>) -> Self {
+        let sockets = |wanted: Severity| {
+            let of = sample.stuck.sockets.iter();
+            let of = of.filter(|((_, _, severity), _)| *severity == wanted);
+            of.map(|(_, sockets)| sockets).sum()
+        };
+        let raised = sample.stuck.raised.iter();
+        let critical = raised.filter(|(one, _)| one.severity == Severity::Critical);
+        let now = sample.summary.sockets();
+        let change = |state: State| {
+            let (ago, before) = before.as_ref()?;
+            let change = real(now.known(state)?) - real(before.known(state)?);
+            Some(change * 60.0 / ago.as_secs_f64())
+        };
+        let oldest = |state: State| {
+            let age = sample.oldest(state).map(|age| age.as_secs_f64());
+            (state.name().to_owned(), age)
+        };
+        Self {
+            stuck: StuckCounts {
+                warning: sockets(Severity::Warning),
+                critical: sockets(Severity::Critical),
+                incidents: sample.stuck.raised.len() as u64,
+                critical_incidents: critical.count() as u64,
+            },
+            oldest_seconds: State::LINGERING.into_iter().map(oldest).collect(),
+            change_per_minute: State::ALL
+                .into_iter()
+                .map(|state| (state.name().to_owned(), change(state)))
+                .collect(),
+        }
+    }
+}
+
 /// The counts of the whole host.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Summary {
     pub(crate) source: Source,
     /// Ordered by inode number.
@@ -82,6 +142,8 @@ pub(crate) struct Summary {
     pub(crate) tally: Tally,
     /// Lines of the daemon's log that were dropped: who reads them is too slow.
     pub(crate) log_dropped: u64,
+    /// Of a daemon that was asked.
+    pub(crate) recent: Option<Recent>,
 }
 
 impl Summary {

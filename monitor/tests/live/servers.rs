@@ -185,8 +185,9 @@ fn nginx_that_waits_for_nothing_is_stuck() {
     thread::sleep(Duration::from_millis(200));
     drop(client);
     let found = finding(&daemon, &netns, "gone clients");
-    assert_eq!(found["local"], NGINX);
-    assert_eq!(found["remote"], format!("127.0.0.1:{port}"));
+    let socket = &found["examples"][0];
+    assert_eq!(socket["local"], NGINX);
+    assert_eq!(socket["remote"], format!("127.0.0.1:{port}"));
     assert_eq!(found["owners"][0]["comm"], "nginx");
     assert_ne!(
         found["owners"][0]["pid"],

@@ -196,3 +196,11 @@ fn ports_and_namespaces() {
         );
     }
 }
+
+#[test]
+fn only_a_near_name_is_asked_for() {
+    let names = ["warning", "critical"];
+    assert_eq!(did_you_mean("waring", &names), "did you mean `warning`? ");
+    assert_eq!(did_you_mean("colour", &names), "");
+    assert_eq!(did_you_mean("", &[]), "");
+}

@@ -73,7 +73,7 @@ impl Watch {
         self.active.update(nanoseconds(now), incidents, |incident| {
             incident.kind.is_of_ports()
         });
-        self.ports = Arc::new(self.pressure.report(&self.rules.ports));
+        self.ports = Arc::new(self.pressure.report(&self.rules.ports).named(&self.names));
     }
 
     /// Looks at the ports of one of the namespaces with most sockets, for those who want to see how

@@ -1,6 +1,5 @@
 //! The forms of the HTTP API (`monitor/docs/http.md`), each on one line.
 
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -8,8 +7,7 @@ use serde::{Serialize, Serializer};
 
 use super::{Clock, Rfc3339, Sockets, Status, as_shown, write_line};
 use crate::tcp::{Counts, State};
-use crate::track::stuck::Severity;
-use crate::track::{Incident, OwnerName, PortReport, Sample};
+use crate::track::{Incident, OwnerName, PortReport, Recent, Sample};
 
 /// When the figures of a form were taken.
 #[derive(Serialize)]
@@ -36,30 +34,18 @@ struct StatusForm<'a> {
     in_doubt: bool,
     #[serde(flatten)]
     status: Status,
-    stuck: StuckCounts,
-    oldest_seconds: BTreeMap<&'static str, Option<f64>>,
-}
-
-#[derive(Serialize)]
-struct StuckCounts {
-    warning: u64,
-    critical: u64,
 }
 
 /// The counts; `host` is the node's name.
 ///
 /// # Errors
 /// Those of `out`.
-pub(crate) fn write_status(out: &mut impl Write, sample: &Sample, host: &str) -> io::Result<()> {
-    let stuck = |wanted: Severity| {
-        let sockets = sample.stuck.sockets.iter();
-        let of_severity = sockets.filter(|((_, _, severity), _)| *severity == wanted);
-        of_severity.map(|(_, sockets)| sockets).sum()
-    };
-    let oldest = |state: State| {
-        let age = sample.oldest(state);
-        (state.name(), age.map(|age| age.as_secs_f64()))
-    };
+pub(crate) fn write_status(
+    out: &mut impl Write,
+    sample: &Sample,
+    recent: Recent,
+    host: &str,
+) -> io::Result<()> {
     write_line(
         out,
         &StatusForm {
@@ -67,12 +53,10 @@ pub(crate) fn write_status(out: &mut impl Write, sample: &Sample, host: &str) ->
             version: env!("CARGO_PKG_VERSION"),
             host,
             in_doubt: sample.is_in_doubt,
-            status: Status::from(&sample.summary),
-            stuck: StuckCounts {
-                warning: stuck(Severity::Warning),
-                critical: stuck(Severity::Critical),
+            status: Status {
+                recent: Some(recent),
+                ..Status::from(&sample.summary)
             },
-            oldest_seconds: State::LINGERING.into_iter().map(oldest).collect(),
         },
     )
 }

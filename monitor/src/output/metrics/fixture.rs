@@ -150,6 +150,7 @@ fn stuck() -> Stuck {
 fn ports() -> PortReport {
     let row = |netns: u32| PortRow {
         netns: netns % 1_000 + 1,
+        netns_name: None,
         local: "127.0.0.1".parse().unwrap(),
         remote: "127.0.0.1:80".parse().unwrap(),
         capacity: 28_232,

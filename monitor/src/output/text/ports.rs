@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use super::{Elapsed, Style, or_dash, write_table};
+use super::super::fit::{Fit, fit_columns};
+use super::{Elapsed, Escaped, Style, or_dash, write_table};
 use crate::track::PortReport;
 use crate::track::phrase::{percent, rate, signed_rate};
 use crate::track::stuck::Severity;
@@ -16,6 +17,7 @@ use crate::track::stuck::Severity;
 pub(crate) fn write_ports(
     out: &mut impl Write,
     style: Style,
+    fit: Fit,
     report: &PortReport,
     hidden: usize,
 ) -> io::Result<()> {
@@ -36,7 +38,7 @@ pub(crate) fn write_ports(
         vec![
             row.local.to_string(),
             row.remote.to_string(),
-            row.netns.to_string(),
+            netns(row.netns, row.netns_name.as_deref()),
             row.used.to_string(),
             row.capacity.to_string(),
             percent(row.used_ratio),
@@ -46,10 +48,18 @@ pub(crate) fn write_ports(
             lasts(row.exhausted_in_seconds),
         ]
     }));
+    // Where there is little room: what nobody misses first, then what can be read from the rest.
+    for title in ["REUSABLE", "OF", "TIME_WAIT"] {
+        if fit_columns(&mut rows, &[12, 14, 6], fit.width) {
+            break;
+        }
+        drop_column(&mut rows, title);
+    }
+    let _: bool = fit_columns(&mut rows, &[8, 10, 5], fit.width);
     let severities = report.ports.iter().map(|row| row.severity);
-    write_table(out, 2, &rows, paints(style, severities))?;
+    write_table(out, 3, &rows, paints(style, severities))?;
     if hidden > 0 {
-        writeln!(out, "\nand {hidden} more; --top 0 shows all of them")?;
+        writeln!(out, "\nand {hidden} more; --all --top 0 shows all of them")?;
     }
     let title = [
         "NETNS",
@@ -62,7 +72,7 @@ pub(crate) fn write_ports(
     let mut rows = vec![title.map(str::to_owned).to_vec()];
     rows.extend(report.buckets.iter().map(|row| {
         vec![
-            row.netns.to_string(),
+            netns(row.netns, row.netns_name.as_deref()),
             row.time_wait.to_string(),
             row.limit.to_string(),
             percent(row.ratio),
@@ -85,6 +95,21 @@ pub(crate) fn write_ports(
         )?;
     }
     Ok(())
+}
+
+fn netns(inode: u32, name: Option<&str>) -> String {
+    name.map_or_else(|| inode.to_string(), |name| Escaped(name).to_string())
+}
+
+fn drop_column(rows: &mut [Vec<String>], title: &str) {
+    let column = rows
+        .first()
+        .and_then(|titles| titles.iter().position(|one| one == title));
+    if let Some(column) = column {
+        for row in rows.iter_mut().filter(|row| row.len() > column) {
+            row.remove(column);
+        }
+    }
 }
 
 fn paints(

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-use super::super::fit::{Fit, cut, shortened, width_of, wrap};
+use super::super::fit::{Fit, fit_columns, shortened, wrap};
 use super::{Capitals, Clock, Elapsed, Escaped, Style, TimeOfDay, paint_table};
 use crate::tcp::RawState;
 use crate::track::phrase::grouped;
@@ -75,7 +75,7 @@ pub(crate) fn write_incidents(
             row.remove(NETNS);
         }
     }
-    fit_columns(&mut rows, &narrowest, fit.width);
+    let _: bool = fit_columns(&mut rows, &narrowest, fit.width);
     let severities = shown.iter().map(|one| style.of_severity(one.severity));
     let paints = std::iter::once(anstyle::Style::new()).chain(severities);
     let notes = notes(detail.unwrap_or_default()).map(|lines| {
@@ -147,7 +147,7 @@ pub(crate) fn owner_of(incident: &Incident) -> String {
     let Some(first) = incident.owners.first() else {
         return match &incident.whose {
             Whose::Unit(name) | Whose::Container(name) => Escaped(name).to_string(),
-            _ if incident.is_orphaned => "no process".to_owned(),
+            _ if incident.is_orphaned => "orphaned by its process".to_owned(),
             _ => "-".to_owned(),
         };
     };
@@ -190,29 +190,6 @@ fn note(incident: &Incident, fit: Fit, (reasons, steps): (usize, usize)) -> Vec<
     });
     let lines = reason.into_iter().chain(advice);
     lines.map(|line| format!("{INDENT}{line}")).collect()
-}
-
-/// Makes a table as wide as that, as far as its columns may be cut: the widest of them first.
-fn fit_columns(rows: &mut [Vec<String>], narrowest: &[usize], width: usize) {
-    loop {
-        let of_column = |column: usize| {
-            let cells = rows.iter().filter_map(|row| row.get(column));
-            cells.map(|cell| width_of(cell)).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..narrowest.len()).map(of_column).collect();
-        let total = widths.iter().sum::<usize>() + 2 * widths.len().saturating_sub(1);
-        let columns = widths.iter().zip(narrowest).enumerate();
-        let widest = columns
-            .filter(|(_, (width, narrowest))| width > narrowest)
-            .max_by_key(|(_, (width, _))| **width);
-        let Some((column, (widest, _))) = widest.filter(|_| total > width) else {
-            return;
-        };
-        let narrower = widest - 1;
-        for cell in rows.iter_mut().filter_map(|row| row.get_mut(column)) {
-            *cell = cut(cell, narrower);
-        }
-    }
 }
 
 /// Writes a row for each socket, under it the reason, and the advice where it is another than the last

@@ -1,7 +1,11 @@
+use std::sync::Arc;
+
+use super::super::Fit;
 use super::*;
 use crate::output::fixture::{CLOCK, handover, reset, summary};
-use crate::tcp::{Family, TransitionOwner};
-use crate::track::Doubt;
+use crate::tcp::{Family, Process, TransitionOwner};
+use crate::track::stuck::{self, Endpoint, Severity};
+use crate::track::{Cause, Doubt, Incident, Kind};
 
 fn shown(write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> String {
     let mut out = Vec::new();
@@ -159,4 +163,115 @@ degraded  fentry  EPERM
     );
     let coloured = shown(|out| write_doctor(out, Style::Coloured, &rows));
     assert!(coloured.starts_with("\x1b[32mok      \x1b[0m  kernel"));
+}
+
+fn incidents() -> Vec<Incident> {
+    let kind = Kind::Sockets {
+        cause: Cause::NotRead,
+        mptcp: false,
+    };
+    let process = Process {
+        pid: 42,
+        comm: "sh\x1bop".to_owned(),
+        ..Process::default()
+    };
+    let owners = vec![stuck::Owner {
+        process: Arc::new(process),
+        fd: None,
+    }];
+    let of_port = |port: u16| Incident {
+        netns_name: Some("web".to_owned()),
+        sockets: 1_234,
+        oldest_seconds: Some(723.0),
+        age_is_lower_bound: true,
+        local: Endpoint::Port(port),
+        owners: owners.clone(),
+        reason: "a reason of some length ".repeat(8).trim_end().to_owned(),
+        advice: "first do `this`; then that "
+            .repeat(6)
+            .trim_end()
+            .to_owned(),
+        ..Incident::new(kind, Severity::Warning, State::CloseWait, 7)
+    };
+    let mut all = vec![
+        of_port(80),
+        of_port(81),
+        of_port(82),
+        of_port(83),
+        of_port(84),
+    ];
+    all[0].severity = Severity::Critical;
+    all[1] = Incident {
+        remote: Endpoint::Socket("[2001:db8::1]:443".parse().unwrap()),
+        exhausted_in_seconds: Some(0.0),
+        reason: "all ports are in use".to_owned(),
+        ..Incident::new(Kind::EphemeralPorts, Severity::Critical, State::TimeWait, 7)
+    };
+    all
+}
+
+#[test]
+fn incidents_fit_a_terminal_and_are_whole_elsewhere() {
+    let all = incidents();
+    let text = |width, height| {
+        let fit = Fit { width, height };
+        shown(|out| write_incidents(out, Style::Plain, fit, &all, 0, "daemon"))
+    };
+    for (width, height) in [(80, 40), (80, 24), (100, 30), (200, 60), (80, 14)] {
+        let told = text(width, height);
+        assert!(told.lines().count() < height, "{width} x {height}:\n{told}");
+        let widest = told.lines().map(|line| line.chars().count()).max();
+        assert!(widest <= Some(width), "{width} x {height}:\n{told}");
+        assert_eq!(told.matches("CLOSE_WAIT").count(), 4, "{told}");
+        assert!(
+            told.contains("ephemeral ports") && told.contains("1,234"),
+            "{told}"
+        );
+    }
+    let narrow = text(80, 8);
+    assert!(narrow.contains("and 1 more; --top 0"), "{narrow}");
+    let piped = text(usize::MAX, usize::MAX);
+    assert!(!piped.contains('…'), "{piped}");
+    assert_eq!(piped.lines().count(), 1 + 3 * 4 + 3 + 2, "{piped}");
+    assert!(
+        piped.contains("sh\\x1bop[42]") && piped.contains(">12m03s"),
+        "{piped}"
+    );
+    let end = "\n4,936 sockets in 5 incidents: 2 critical in netns 7 (source daemon)\n";
+    assert!(
+        piped.replace("netns web", "netns 7").ends_with(end),
+        "{piped}"
+    );
+}
+
+#[test]
+fn status_says_what_is_stuck_and_how_to_see_it() {
+    let mut told = summary();
+    assert!(!shown(|out| write_status(out, Style::Plain, &told)).contains("OLDEST"));
+    let of = |state: State, value| [(state.name().to_owned(), Some(value))].into();
+    told.recent = Some(Recent {
+        oldest_seconds: of(State::CloseWait, 723.0),
+        change_per_minute: of(State::TimeWait, -30.0),
+        ..Recent::default()
+    });
+    let text = shown(|out| write_status(out, Style::Plain, &told));
+    let row = |state: &str| {
+        let row = text.lines().find(|line| line.starts_with(state)).unwrap();
+        row.split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(row("STATE ")[4..], ["OLDEST", "CHANGE/MIN"]);
+    assert_eq!(row("CLOSE_WAIT ")[4..], ["12m03s", "-"]);
+    assert_eq!(row("TIME_WAIT ")[4..], ["-", "-30.0"]);
+    assert!(text.ends_with("\nnothing is stuck\n"), "{text}");
+    let recent = told.recent.as_mut().unwrap();
+    recent.stuck.warning = 7;
+    recent.stuck.incidents = 2;
+    let text = shown(|out| write_status(out, Style::Plain, &told));
+    let last = text.lines().last().unwrap();
+    assert!(
+        last.contains("7 sockets") && last.contains("tcplinger stuck"),
+        "{last}"
+    );
 }

@@ -80,9 +80,12 @@ impl Site {
         let mut out = Vec::new();
         match asked {
             Asked::Metrics(form) => return Ok(self.expose(form, sample)),
-            Asked::Status => api::write_status(&mut out, sample, &self.host),
+            Asked::Status => {
+                api::write_status(&mut out, sample, self.shared.recent(sample), &self.host)
+            }
             Asked::StatusEvent => {
-                let write = |out: &mut Vec<u8>| api::write_status(out, sample, &self.host);
+                let recent = self.shared.recent(sample);
+                let write = |out: &mut Vec<u8>| api::write_status(out, sample, recent, &self.host);
                 return event("status", write);
             }
             Asked::Stuck => api::write_stuck(&mut out, sample),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::pressure::{BucketUse, Forecast};
 use super::tally::PortUse;
+use crate::track::incident::{Names, name};
 use crate::track::stuck::Severity;
 
 /// What every namespace uses, and how long that can go on.
@@ -26,6 +27,8 @@ pub(crate) struct PortReport {
 pub(crate) struct PortRow {
     /// Inode number.
     pub(crate) netns: u32,
+    /// Where it has one.
+    pub(crate) netns_name: Option<String>,
     pub(crate) local: IpAddr,
     pub(crate) remote: SocketAddr,
     /// Ports of the range that are not reserved.
@@ -50,6 +53,8 @@ pub(crate) struct PortRow {
 pub(crate) struct BucketRow {
     /// Inode number.
     pub(crate) netns: u32,
+    /// Where it has one.
+    pub(crate) netns_name: Option<String>,
     /// Minisockets, those in `FIN_WAIT2` too: they share the limit.
     pub(crate) time_wait: u64,
     /// `tcp_max_tw_buckets`.
@@ -67,10 +72,24 @@ pub(crate) struct BucketRow {
     pub(crate) severity: Severity,
 }
 
+impl PortReport {
+    /// With the names of the namespaces.
+    pub(crate) fn named(mut self, names: &Names) -> Self {
+        for row in &mut self.ports {
+            row.netns_name = name(names, row.netns);
+        }
+        for row in &mut self.buckets {
+            row.netns_name = name(names, row.netns);
+        }
+        self
+    }
+}
+
 impl PortRow {
     pub(super) fn new(port: &PortUse, forecast: Forecast, severity: Severity) -> Self {
         Self {
             netns: port.netns,
+            netns_name: None,
             local: port.local,
             remote: port.remote,
             capacity: port.capacity,
@@ -89,6 +108,7 @@ impl BucketRow {
     pub(super) fn new(bucket: &BucketUse, severity: Severity) -> Self {
         Self {
             netns: bucket.netns,
+            netns_name: None,
             time_wait: bucket.minisockets,
             limit: bucket.limit,
             ratio: bucket.ratio(),

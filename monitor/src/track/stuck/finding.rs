@@ -46,7 +46,7 @@ pub(crate) struct Finding {
     pub(crate) local: SocketAddr,
     pub(crate) remote: SocketAddr,
     /// An MPTCP connection, and not a TCP socket below one.
-    #[serde(rename = "mptcp", default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(rename = "mptcp")]
     pub(crate) is_mptcp: bool,
     /// Inode number.
     pub(crate) netns: u32,

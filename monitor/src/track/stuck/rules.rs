@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use wildmatch::WildMatch;
 
 use super::Owner;
 use crate::tcp::{Evidence, Process, State};
-use crate::track::filter::is_inside;
+use crate::track::filter::{has_port, is_inside};
 
 /// Everything a verdict follows from, beside the sysctls of the socket's own namespace.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -181,10 +180,6 @@ fn split_unit(unit: &str) -> (&str, Option<&str>) {
         Some((name, manager)) => (name, Some(manager)),
         None => (unit, None),
     }
-}
-
-fn has_port(wanted: &[RangeInclusive<u16>], endpoint: SocketAddr) -> bool {
-    wanted.is_empty() || wanted.iter().any(|ports| ports.contains(&endpoint.port()))
 }
 
 fn is_any(

@@ -35,7 +35,10 @@ fn status_is_that_of_the_verb_and_more() {
     assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(status["in_doubt"], false);
     assert!(!status["host"].as_str().unwrap().is_empty());
-    assert_eq!(status["stuck"], json!({"warning": 3, "critical": 1}));
+    assert_eq!(
+        status["stuck"],
+        json!({"warning": 3, "critical": 1, "incidents": 2, "critical_incidents": 1})
+    );
     let oldest = &status["oldest_seconds"];
     assert_eq!(oldest["close_wait"], 61.5);
     assert_eq!(keys(oldest).len(), 7);
