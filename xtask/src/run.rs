@@ -2,6 +2,7 @@
 //! watches, by a process beside it.
 
 use std::ffi::OsString;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
@@ -36,6 +37,8 @@ const PAGE: &str = "127.0.0.1:9817";
 /// For the daemon to answer.
 const PATIENCE: Duration = Duration::from_mins(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Looks, for a transition to be shown.
+const FEW_SECONDS: u32 = 100;
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     ensure_root_is_possible()?;
@@ -110,7 +113,23 @@ pub(crate) fn show(args: &ShowArgs) -> Result<()> {
     if page != "off" {
         eprintln!("\n== the page: http://{page}/   metrics: http://{page}/metrics");
     }
-    eprintln!("== every transition as it happens: {} events", args.binary);
+    eprintln!("== the first transition, of many (tcplinger events):");
+    show_transition(&args.binary)
+}
+
+/// One transition as it happens, of a connection that is made for it.
+fn show_transition(binary: &str) -> Result<()> {
+    let mut events = as_root(binary, &["events", "--count", "1"]).spawn()?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    for _ in 0..FEW_SECONDS {
+        if events.try_wait()?.is_some() {
+            return Ok(());
+        }
+        drop(TcpStream::connect(listener.local_addr()?));
+        sleep(LOOK_AGAIN);
+    }
+    events.kill()?;
+    events.wait()?;
     Ok(())
 }
 
