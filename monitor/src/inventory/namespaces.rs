@@ -226,10 +226,11 @@ impl Scan<'_> {
     fn threads(&mut self, root: BorrowedFd<'_>, pid: &str) {
         /// Links of a directory with one directory in it: `proc_task_getattr()` in
         /// `fs/proc/base.c` (Linux 6.18) counts each thread as one.
-        const LINKS_OF_ONE: u64 = 3;
+        const LINKS_OF_ONE: i128 = 3;
         let path = format!("{pid}/task");
         let links = rustix::fs::statat(root, &*path, AtFlags::empty()).map(|stat| stat.st_nlink);
-        if links == Ok(LINKS_OF_ONE) {
+        // Wider on some architectures than on others.
+        if links.is_ok_and(|links| i128::from(links) == LINKS_OF_ONE) {
             return;
         }
         let scanned = open_directory(root, Path::new(&path)).and_then(|tasks| {
