@@ -29,7 +29,11 @@ fn a_bad_configuration_is_refused_with_its_place_and_the_way_out() {
             "`warning = \"-5s\"`",
         ),
         ("[leak\n", ":1:6:", "not TOML"),
-        ("[leak]\nwindow = 5\n", ":2:10:", "window = \"60s\""),
+        (
+            "[leak]\nwindow = 5\n",
+            ":2:10:",
+            "give a string, for example \"60s\"",
+        ),
         (
             "[[count]]\nname = \"x\"\nper = \"proces\"\nwarning = 1\ncritical = 2\n",
             ":3:7:",
