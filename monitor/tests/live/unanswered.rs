@@ -178,7 +178,7 @@ fn a_last_ack_whose_peer_is_gone() {
     let netns = wire.left.inode();
     let shown = output(&mut daemon.command(&format!("stuck --source daemon --netns {netns}")));
     let shown = String::from_utf8(shown.stdout).unwrap();
-    assert!(shown.contains("no process"), "{shown}");
+    assert!(shown.contains("orphaned by its process"), "{shown}");
 }
 
 #[test]

@@ -44,6 +44,8 @@ const PAGE: [&str; 5] = ["/", "/page.css", "/page.js", "/healthz", "/readyz"];
 const NICE: i32 = 5;
 /// For all connections to end with the daemon.
 const GRACE: Duration = Duration::from_millis(500);
+/// For a server that another takes the place of, to accept nobody more.
+const STOPS_ACCEPTING: Duration = Duration::from_millis(50);
 const LOOK: Duration = Duration::from_millis(5);
 /// Between two looks at the files of token and certificate.
 const CHECK_EVERY: Duration = Duration::from_secs(10);
@@ -59,7 +61,7 @@ pub(super) struct Serving {
     /// Of the files that the settings name.
     stamps: Vec<Option<Stamp>>,
     listeners: Vec<Listener>,
-    _server: Server,
+    server: Server,
 }
 
 #[derive(Debug)]
@@ -132,7 +134,7 @@ impl Serving {
             settings: settings.clone(),
             stamps,
             listeners,
-            _server: Server::serve(sockets?, admission, tls, shared, paths(settings))?,
+            server: Server::serve(sockets?, admission, tls, shared, paths(settings))?,
         }))
     }
 
@@ -141,8 +143,13 @@ impl Serving {
         self.settings == *settings && self.stamps == stamps(&paths(settings))
     }
 
-    /// Ends one that another has taken the place of, without waiting for its clients.
+    /// Ends one that another has taken the place of. It stops accepting first; its clients are not waited
+    /// for.
     pub(super) fn end(serving: Option<Self>) {
+        if let Some(serving) = &serving {
+            serving.server.0.stop();
+            serving.server.0.has_ended_by(Instant::now() + STOPS_ACCEPTING);
+        }
         // Where no thread is left it ends here.
         let _ = thread::Builder::new().spawn(move || drop(serving));
     }
