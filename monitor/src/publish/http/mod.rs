@@ -148,7 +148,10 @@ impl Serving {
     pub(super) fn end(serving: Option<Self>) {
         if let Some(serving) = &serving {
             serving.server.0.stop();
-            serving.server.0.has_ended_by(Instant::now() + STOPS_ACCEPTING);
+            serving
+                .server
+                .0
+                .has_ended_by(Instant::now() + STOPS_ACCEPTING);
         }
         // Where no thread is left it ends here.
         let _ = thread::Builder::new().spawn(move || drop(serving));
