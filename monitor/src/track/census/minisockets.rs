@@ -106,16 +106,13 @@ impl Minisockets {
     /// below one in a hundred.
     pub(super) fn uncertain(&self) -> u64 {
         let fin_wait2: u64 = self.fin_wait2.iter().sum();
-        let is_small = self.surprises <= 2 || self.surprises * 100 <= fin_wait2;
-        let surprises = if is_small { 0 } else { self.surprises };
-        self.unexplained + surprises
+        self.unexplained + unless_small(self.surprises, fin_wait2)
     }
 
     /// Sockets by which TIME_WAIT may be off, as they were inferred since the sum was last held to the
     /// kernel's; 0 where that is below one in a hundred.
     pub(super) fn inferred(&self) -> u64 {
-        let is_small = self.unheld <= 2 || self.unheld * 100 <= self.total();
-        if is_small { 0 } else { self.unheld }
+        unless_small(self.unheld, self.total())
     }
 
     /// Sockets by which TIME_WAIT of one family may be off, in favour of the other, beyond those of which
@@ -124,8 +121,7 @@ impl Minisockets {
         let families = self.time_wait.iter().copied();
         let smaller = families.filter(|sockets| *sockets > 0).min();
         let misplaced = self.guessed.saturating_sub(self.unexplained);
-        let is_small = misplaced <= 2 || misplaced * 100 <= smaller.unwrap_or_default();
-        if is_small { 0 } else { misplaced }
+        unless_small(misplaced, smaller.unwrap_or_default())
     }
 
     /// Whether a walk for TIME_WAIT has to tell the families: they may be off by many, or by a few for
@@ -517,6 +513,15 @@ impl Orphan {
     fn time_until(&self, at_ns: u64) -> Option<Duration> {
         let time = at_ns.checked_sub(self.since_ns)?;
         (!self.is_lower_bound).then_some(Duration::from_nanos(time))
+    }
+}
+
+/// The number of sockets in question, or 0 where that is two at most or at most one in a hundred.
+const fn unless_small(sockets: u64, all: u64) -> u64 {
+    if sockets <= 2 || sockets * 100 <= all {
+        0
+    } else {
+        sockets
     }
 }
 

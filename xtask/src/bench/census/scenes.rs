@@ -63,7 +63,7 @@ pub(super) fn starve(plan: &Plan) -> Result<Vec<Target>> {
         Subject::busy("busy", busy, 2),
         Subject::busy("half-open", victim, 2),
     ];
-    let mut watch = Watch::new(&daemon, subjects)?;
+    let mut watch = Watch::new(&daemon, subjects);
     watch.run(BEFORE)?;
     let begun = Instant::now();
     while begun.elapsed() < time {
@@ -95,7 +95,7 @@ pub(super) fn orphans(plan: &Plan) -> Result<Vec<Target>> {
         peer_closes_after: 2 * SECOND,
     };
     let closes = closes.start(holder.place(), time);
-    let mut watch = Watch::new(&daemon, vec![Subject::busy("orphans", holder.place(), 3)])?;
+    let mut watch = Watch::new(&daemon, vec![Subject::busy("orphans", holder.place(), 3)]);
     watch.run(time)?;
     watch.report()?;
     join(closes)?;
@@ -110,7 +110,7 @@ pub(super) fn orphans(plan: &Plan) -> Result<Vec<Target>> {
 pub(super) fn storms(plan: &Plan) -> Result<Vec<Target>> {
     let holder = Holder::apart(&NOTHING)?;
     let daemon = Daemon::start(&plan.binary)?;
-    let mut watch = Watch::new(&daemon, vec![Subject::busy("storms", holder.place(), 0)])?;
+    let mut watch = Watch::new(&daemon, vec![Subject::busy("storms", holder.place(), 0)]);
     let mut wrong = 0;
     for number in 1..=plan.storms {
         let connections = storm(holder.place(), plan.time(5))?;
@@ -261,7 +261,7 @@ pub(super) fn namespaces(plan: &Plan) -> Result<Vec<Target>> {
         .iter()
         .map(|holder| Subject::quiet("quiet", holder.place()));
     let busy = Subject::busy("busy", crowd.place(), 2);
-    let mut watch = Watch::new(&daemon, std::iter::once(busy).chain(subjects).collect())?;
+    let mut watch = Watch::new(&daemon, std::iter::once(busy).chain(subjects).collect());
     let begun = Instant::now();
     while begun.elapsed() < time {
         // They are gone after a minute.

@@ -15,6 +15,8 @@ use crate::bench::place::Place;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Figures are gathered for a moment before they are published as of one time.
 const GATHERING: Duration = Duration::from_millis(200);
+/// The daemon serves figures of this age without reading the kernel's again.
+const REFRESH: Duration = Duration::from_millis(100);
 /// Readings kept: the figures may be some seconds old.
 const READINGS: usize = 8;
 /// Namespaces read by `sockstat` that are read by `ss` instead, at each look others.
@@ -226,11 +228,8 @@ pub(super) struct Watch<'a> {
 }
 
 impl<'a> Watch<'a> {
-    pub(super) fn new(daemon: &'a Daemon, mut subjects: Vec<Subject>) -> Result<Self> {
-        for subject in &mut subjects {
-            subject.read(subject.means)?;
-        }
-        Ok(Self {
+    pub(super) fn new(daemon: &'a Daemon, subjects: Vec<Subject>) -> Self {
+        Self {
             daemon,
             subjects,
             begun: Instant::now(),
@@ -239,25 +238,25 @@ impl<'a> Watch<'a> {
             doubted: 0,
             oldest: Duration::ZERO,
             differing: 0,
-        })
+        }
     }
 
-    /// Looks for that long.
+    /// Looks for that long. The kernel is read shortly before each look: a minute after a burst its
+    /// `TIME_WAIT` sockets end at once, and a count rises to a peak and falls within a second.
     pub(super) fn run(&mut self, time: Duration) -> Result<()> {
         let begun = Instant::now();
         while begun.elapsed() < time {
             let next = Instant::now() + LOOK_EVERY;
+            self.read()?;
+            sleep(GATHERING + REFRESH);
             self.look()?;
             sleep(next.saturating_duration_since(Instant::now()));
         }
         Ok(())
     }
 
-    /// Reads the kernel as soon before the figures as these can be surely newer: a minute after a burst its
-    /// `TIME_WAIT` sockets end at once, and a count rises to a peak and falls within a second.
+    /// Compares what is published with the readings around it; the earlier one is the caller's.
     pub(super) fn look(&mut self) -> Result<Look> {
-        self.read()?;
-        sleep(GATHERING);
         let status = self.daemon.status()?;
         let metrics = self.daemon.metrics()?;
         self.differing += u32::from(status.agrees_with(&metrics) == Some(false));
